@@ -1,0 +1,6 @@
+"""Floor 1: the only rooms that know NumPy from CuPy from Numba."""
+
+from .device import Device, array_module, to_host
+from .rng import Streams, restore_generator, saved_generator
+
+__all__ = ["Device", "Streams", "array_module", "restore_generator", "saved_generator", "to_host"]

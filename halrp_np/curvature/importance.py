@@ -1,0 +1,81 @@
+"""The importance of each layer: what stands for its curvature when ranks are shared out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..backend import to_host
+from ..errors import ConfigError
+from ..layers import EVALUATE, Sequential
+from ..losses import Loss
+from ..typing import Array, Params
+
+
+class Batches(Protocol):
+    """Anything that yields batches of a stated number of samples (see training.Examples)."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: np.ndarray[Any, Any]) -> tuple[Array, Array]:
+        """Inputs and labels of these rows."""
+        ...
+
+
+def batch_gradient_importance(
+    model: Sequential,
+    params: Params,
+    examples: Batches,
+    layers: Sequence[str],
+    *,
+    loss: Loss,
+    batch: int,
+    reduction: str,
+) -> dict[str, float]:
+    """imp_l = 1/M Σ_m n_m r(g_m²), with g_m the gradient of the mean loss of batch m in the weight of layer l.
+
+    `reduction` r is `sum` (the trace of the empirical Fisher's outer product, which bounds its Frobenius norm, as the
+    paper's bound asks) or `mean` over entries (the released code: smaller by the number of entries, so ranks move to
+    small layers). Evaluation mode, true labels, no penalty; nothing is changed.
+
+    Shapes: a host float for each name of `layers`.
+    Reference: HALRP (arXiv 2311.15161), the empirical Fisher in place of the layer's Hessian.
+    """
+    parts = (_weight_gradients(model, params, examples.batch(rows), layers, loss) for rows in _rows(examples, batch))
+    return averaged_square(parts, layers, reduction)
+
+
+def averaged_square(
+    gradients: Iterable[tuple[int, Sequence[Array]]], layers: Sequence[str], reduction: str
+) -> dict[str, float]:
+    """1/M Σ_m n_m r(g_m²) from (n_m, gradients in the order of `layers`) of each batch m.
+
+    Raises: ConfigError for another reduction than mean or sum.
+    """
+    if reduction not in ("mean", "sum"):
+        raise ConfigError("importance", expected="mean or sum", received=repr(reduction), next_step="Choose one.")
+    totals: list[Array] = [0.0] * len(layers)
+    count = 0
+    for samples, parts in gradients:
+        count += 1
+        for number, g in enumerate(parts):
+            square = (g * g).mean() if reduction == "mean" else (g * g).sum()
+            totals[number] = totals[number] + samples * square
+    return {name: float(to_host(total)) / count for name, total in zip(layers, totals, strict=True)}
+
+
+def _weight_gradients(
+    model: Sequential, params: Params, batch: tuple[Array, Array], layers: Sequence[str], loss: Loss
+) -> tuple[int, list[Array]]:
+    """The batch's size and the gradient of its mean loss in the weight of each layer."""
+    x, labels = batch
+    outputs, cache = model.forward(params, x, EVALUATE)
+    _, grads = model.backward(params, cache, loss.grad(outputs, labels), input_gradient=False)
+    return labels.shape[0], [grads[f"{name}.weight"] for name in layers]
+
+
+def _rows(examples: Batches, batch: int) -> Iterable[np.ndarray[Any, Any]]:
+    """Row numbers in sequence, the last partial batch kept."""
+    return (np.arange(start, min(start + batch, len(examples))) for start in range(0, len(examples), batch))

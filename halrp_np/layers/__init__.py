@@ -1,0 +1,34 @@
+"""Floor 2: layers as pure functions of (params, x), each derivative written under its formula."""
+
+from .activations import ReLU
+from .base import EVALUATE, Layer, Mode
+from .container import Sequential
+from .conv import Conv2d
+from .dropout import Dropout
+from .linear import Linear
+from .norm import BatchNorm1d, BatchNorm2d
+from .perturbed import PerturbedConv2d, PerturbedLinear, decomposed_layers, effective_weight, merged_params, perturbed
+from .pool import AvgPool2d, MaxPool2d
+from .shape import Flatten
+
+__all__ = [
+    "EVALUATE",
+    "AvgPool2d",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "Conv2d",
+    "Dropout",
+    "Flatten",
+    "Layer",
+    "Linear",
+    "MaxPool2d",
+    "Mode",
+    "PerturbedConv2d",
+    "PerturbedLinear",
+    "ReLU",
+    "Sequential",
+    "decomposed_layers",
+    "effective_weight",
+    "merged_params",
+    "perturbed",
+]

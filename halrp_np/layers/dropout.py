@@ -1,0 +1,41 @@
+"""Dropout with a mask that the cache keeps, so that every later pass meets the same function."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..backend import array_module
+from ..errors import ConfigError
+from ..typing import Array, Params
+from .base import EVALUATE, Cache, Layer, Mode
+
+
+class Dropout(Layer):
+    """y = x ⊙ m / (1 - p) in train mode, with m Bernoulli(1 - p) from the mode's stream; y = x in evaluation.
+
+    Raises: ConfigError for p outside [0, 1), or in train mode without a stream.
+    """
+
+    def __init__(self, rate: float) -> None:
+        if not 0.0 <= rate < 1.0:
+            raise ConfigError("Dropout", expected="a rate in [0, 1)", received=str(rate), next_step="Choose another.")
+        self.rate = rate
+
+    def forward(self, params: Params, x: Array, mode: Mode = EVALUATE) -> tuple[Array, Cache]:
+        if not mode.train or self.rate == 0.0:
+            return x, None
+        if mode.dropout is None:
+            raise ConfigError(
+                "Dropout",
+                expected="a random stream in train mode",
+                received="none",
+                next_step="Pass Mode(train=True, dropout=Streams(seed).generator('dropout')).",
+            )
+        kept = mode.dropout.random(tuple(x.shape), dtype=np.float32) >= self.rate
+        mask = array_module(x).asarray(kept.astype(x.dtype) / x.dtype.type(1.0 - self.rate))
+        return x * mask, mask
+
+    def backward(
+        self, params: Params, cache: Cache, gy: Array, *, input_gradient: bool = True
+    ) -> tuple[Array | None, Params]:
+        return (gy if cache is None else gy * cache), {}

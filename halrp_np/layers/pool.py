@@ -1,0 +1,68 @@
+"""Pooling of images x (C, H, W, N) over square windows without padding."""
+
+from __future__ import annotations
+
+from ..backend import array_module, ops
+from ..typing import Array, Params
+from .base import EVALUATE, Cache, Layer, Mode, check_images
+
+
+class MaxPool2d(Layer):
+    """The largest entry of each window; a tie goes to the first, row by row.
+
+    Shapes: x (C, H, W, N) -> y (C, ⌊(H-k)/s⌋+1, ⌊(W-k)/s⌋+1, N).
+    Raises: ShapeError when the image is smaller than the window.
+    """
+
+    def __init__(self, kernel: int, stride: int | None = None) -> None:
+        self.kernel, self.stride = kernel, stride or kernel
+
+    def forward(self, params: Params, x: Array, mode: Mode = EVALUATE) -> tuple[Array, Cache]:
+        check_images("MaxPool2d", x, None, self.kernel)
+        y, argmax = ops.maxpool2d(x, self.kernel, self.stride)
+        return y, (argmax, tuple(x.shape))
+
+    def backward(
+        self, params: Params, cache: Cache, gy: Array, *, input_gradient: bool = True
+    ) -> tuple[Array | None, Params]:
+        argmax, x_shape = cache
+        return (ops.maxpool2d_backward(gy, argmax, x_shape, self.kernel, self.stride) if input_gradient else None), {}
+
+
+class AvgPool2d(Layer):
+    """The mean of each window; linear, so its derivative spreads gy/k² over the window.
+
+    Shapes and errors as MaxPool2d.
+    """
+
+    def __init__(self, kernel: int, stride: int | None = None) -> None:
+        self.kernel, self.stride = kernel, stride or kernel
+
+    def _taps(self, height: int, width: int) -> list[tuple[slice, slice]]:
+        """The input rows and columns that each window position meets, over all outputs."""
+        k, s = self.kernel, self.stride
+        rows, cols = (height - k) // s + 1, (width - k) // s + 1
+        return [
+            (slice(i, i + s * (rows - 1) + 1, s), slice(j, j + s * (cols - 1) + 1, s))
+            for i in range(k)
+            for j in range(k)
+        ]
+
+    def forward(self, params: Params, x: Array, mode: Mode = EVALUATE) -> tuple[Array, Cache]:
+        check_images("AvgPool2d", x, None, self.kernel)
+        taps = self._taps(x.shape[1], x.shape[2])
+        total = x[:, taps[0][0], taps[0][1]]
+        for rows, cols in taps[1:]:
+            total = total + x[:, rows, cols]
+        return total / self.kernel**2, tuple(x.shape)
+
+    def backward(
+        self, params: Params, cache: Cache, gy: Array, *, input_gradient: bool = True
+    ) -> tuple[Array | None, Params]:
+        if not input_gradient:
+            return None, {}
+        gx = array_module(gy).zeros(cache, dtype=gy.dtype)
+        share = gy / self.kernel**2
+        for rows, cols in self._taps(cache[1], cache[2]):
+            gx[:, rows, cols] += share
+        return gx, {}

@@ -1,0 +1,22 @@
+"""Layers that only rearrange."""
+
+from __future__ import annotations
+
+from ..typing import Array, Params
+from .base import EVALUATE, Cache, Layer, Mode, check_images
+
+
+class Flatten(Layer):
+    """Images (C, H, W, N) as features (C H W, N), in that order.
+
+    Raises: ShapeError when x is no batch of images.
+    """
+
+    def forward(self, params: Params, x: Array, mode: Mode = EVALUATE) -> tuple[Array, Cache]:
+        check_images("Flatten", x, None)
+        return x.reshape(-1, x.shape[3]), tuple(x.shape)
+
+    def backward(
+        self, params: Params, cache: Cache, gy: Array, *, input_gradient: bool = True
+    ) -> tuple[Array | None, Params]:
+        return gy.reshape(cache), {}

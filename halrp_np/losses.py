@@ -1,0 +1,81 @@
+"""Losses: value and gradient with respect to the outputs, one named reduction (the mean over samples)."""
+
+from __future__ import annotations
+
+from .backend import array_module, ops
+from .errors import ShapeError
+from .typing import Array
+
+
+def sample_weight(samples: int) -> float:
+    """The weight of one sample in every loss of this package: 1/N, the mean."""
+    return 1.0 / samples
+
+
+class CrossEntropy:
+    """Mean over samples of -log softmax(logits)[label].
+
+    Shapes: logits (K, N), labels (N,) integers in 0..K-1.
+    Raises: ShapeError when the batch sizes differ.
+    """
+
+    def value(self, logits: Array, labels: Array) -> Array:
+        """The loss, a 0-d array on the device."""
+        return self.value_and_grad(logits, labels)[0]
+
+    def grad(self, logits: Array, labels: Array) -> Array:
+        """∂L/∂logits = (p - e_label)/N, (K, N)."""
+        return self.value_and_grad(logits, labels)[1]
+
+    def value_and_grad(self, logits: Array, labels: Array) -> tuple[Array, Array]:
+        """Both at once, from one softmax."""
+        _check_batch("CrossEntropy", logits, labels.shape[0])
+        xp = array_module(logits)
+        losses, probabilities = ops.softmax_cross_entropy(logits, labels)
+        weight = sample_weight(logits.shape[1])
+        one_hot = (xp.arange(logits.shape[0])[:, None] == labels).astype(logits.dtype)
+        return losses.sum() * weight, (probabilities - one_hot) * weight
+
+
+class SquaredError:
+    """Mean over samples of ½ ‖output - target‖².
+
+    Shapes: outputs and targets (K, N).
+    Raises: ShapeError when the shapes differ.
+    """
+
+    def value(self, outputs: Array, targets: Array) -> Array:
+        """The loss, a 0-d array on the device."""
+        return self.value_and_grad(outputs, targets)[0]
+
+    def grad(self, outputs: Array, targets: Array) -> Array:
+        """∂L/∂outputs = (output - target)/N, (K, N)."""
+        return self.value_and_grad(outputs, targets)[1]
+
+    def value_and_grad(self, outputs: Array, targets: Array) -> tuple[Array, Array]:
+        """Both at once."""
+        _check_batch("SquaredError", outputs, targets.shape[-1])
+        if outputs.shape != targets.shape:
+            raise ShapeError(
+                "SquaredError",
+                expected=f"targets {tuple(outputs.shape)}",
+                received=f"shape {tuple(targets.shape)}",
+                next_step="Give one target column a sample, batch last.",
+            )
+        difference = outputs - targets
+        weight = sample_weight(outputs.shape[1])
+        return 0.5 * weight * (difference * difference).sum(), difference * weight
+
+
+Loss = CrossEntropy | SquaredError
+
+
+def _check_batch(where: str, outputs: Array, targets: int) -> None:
+    """Raise ShapeError unless outputs are (K, N) with N targets."""
+    if outputs.ndim != 2 or outputs.shape[1] != targets or targets == 0:
+        raise ShapeError(
+            where,
+            expected="outputs (K, N) and N ≥ 1 targets",
+            received=f"outputs {tuple(outputs.shape)} and {targets} targets",
+            next_step="Batch is the last axis; check the labels' length.",
+        )

@@ -1,0 +1,224 @@
+"""HALRP: Hessian-aware low-rank perturbation for order-robust continual learning (arXiv 2311.15161).
+
+Task 0 trains a base network and freezes it. Every later task fine-tunes a free copy for a moment, measures how much
+each layer matters, fits row and column scalings of the frozen base, shares ranks out over the residuals of all layers
+at once, trains only the scalings, the low-rank factors and its own biases, normalisation and head, and prunes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .. import lowrank
+from ..backend import Device, Streams, to_host
+from ..curvature import batch_gradient_importance
+from ..errors import ConfigError
+from ..layers import Sequential, perturbed
+from ..losses import CrossEntropy
+from ..lowrank import Decomposition, RankDecision
+from ..training import Hooks, Penalty, PhasePlan, exponential_gamma, make_optimizer, train_phase
+from ..typing import Params
+from .base import MethodTask
+from .networks import HEAD, PerturbedNetworks, RankChoice
+from .settings import HalrpSettings
+
+
+class Halrp(PerturbedNetworks):
+    """The algorithm, step by step; what it has learned is kept by PerturbedNetworks.
+
+    Raises: ConfigError when the warm-up is longer than all epochs of a task.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[int], Sequential],
+        settings: HalrpSettings,
+        *,
+        device: Device,
+        dtype: Any,
+        streams: Streams,
+    ) -> None:
+        super().__init__(build, device)
+        self.settings, self.dtype, self.streams = settings, dtype, streams
+        if settings.warmup_epochs > settings.epochs:
+            raise ConfigError(
+                "warmup_epochs",
+                expected=f"at most epochs = {settings.epochs}",
+                received=str(settings.warmup_epochs),
+                next_step="Raise --epochs or lower --set warmup_epochs.",
+            )
+
+    def learn(self, task: MethodTask, hooks: Hooks) -> None:
+        """Learn the next task of the stream, step by step as the paper states them."""
+        self.classes.append(task.classes)
+        if task.position == 0:
+            self.base = self.train_base(task, hooks)
+            return
+        free = self.warm_up(task, hooks)
+        importance = self.importance(free, task)
+        scalings, residuals = self.fit_scalings(free)
+        decisions = self.allocate_ranks(residuals, importance)
+        start = self.perturbation(free, scalings, residuals, decisions)
+        self.tasks.append(self.train_perturbation(start, task, hooks))
+        spectra = {name: to_host(parts.s) for name, parts in residuals.items()}
+        self.choices.append(RankChoice(decisions, importance, spectra))
+        self.prune()
+
+    def train_base(self, task: MethodTask, hooks: Hooks) -> Params:
+        """Task 0: train every parameter, with ½λ‖W‖² on the weights that later tasks will reuse."""
+        model = self.build(task.classes)
+        start = self.fresh_params(model, task.position)
+        return self.train("base", self.settings.epochs, model, start, self.base_penalties(), task, hooks)
+
+    def warm_up(self, task: MethodTask, hooks: Hooks) -> Params:
+        """Fine-tune a free copy of task 0's network, with a fresh head and without penalty: its weights are F."""
+        model = self.build(task.classes)
+        start = {**self.base, **self.fresh_head(model, task.position)}
+        return self.train("warm-up", self.settings.warmup_epochs, model, start, {}, task, hooks)
+
+    def importance(self, free: Params, task: MethodTask) -> dict[str, float]:
+        """How much the loss minds a change of each layer at F, on the validation images."""
+        return batch_gradient_importance(
+            self.build(task.classes),
+            free,
+            task.validation,
+            self.layers(),
+            loss=CrossEntropy(),
+            batch=self.settings.batch_size,
+            reduction=self.settings.importance,
+        )
+
+    def fit_scalings(self, free: Params) -> tuple[Params, dict[str, Decomposition]]:
+        """R and S of every layer by least squares, and the singular value decomposition of what they leave."""
+        scalings: Params = {}
+        residuals: dict[str, Decomposition] = {}
+        for name in self.layers():
+            W, F = self.base[f"{name}.weight"], free[f"{name}.weight"]
+            R = lowrank.fit_row_scale(W, F)
+            S = lowrank.fit_col_scale(W, F, R, self.settings.s_fit)
+            scalings[f"{name}.R"], scalings[f"{name}.S"] = R, S
+            residuals[name] = lowrank.decompose(lowrank.window_mean(lowrank.residual(W, F, R, S)))
+        return scalings, residuals
+
+    def allocate_ranks(
+        self, residuals: dict[str, Decomposition], importance: dict[str, float]
+    ) -> list[RankDecision]:
+        """Share the ranks out over all layers by importance times discarded squared singular values."""
+        scores = {
+            name: lowrank.component_scores(to_host(parts.s), self.window(name), importance[name])
+            for name, parts in residuals.items()
+        }
+        return lowrank.allocate_ranks(
+            scores,
+            share=self.settings.rank_share,
+            cap=self.settings.rank_cap,
+            rule=self.settings.rank_rule,
+            at_full_share=self.settings.full_share,
+        )
+
+    def perturbation(
+        self, free: Params, scalings: Params, residuals: dict[str, Decomposition], decisions: list[RankDecision]
+    ) -> Params:
+        """Where the perturbed network starts: fitted scalings, truncated residuals, all else as the warm-up left it."""
+        start = {name: value for name, value in free.items() if name not in self.base_weights()}
+        start.update(scalings)
+        for decision in decisions:
+            name = decision.layer
+            start[f"{name}.A"], start[f"{name}.B"] = lowrank.initial_factors(residuals[name], decision.rank)
+        return start
+
+    def train_perturbation(self, start: Params, task: MethodTask, hooks: Hooks) -> Params:
+        """Train R, S, A, B, biases, normalisation and head; the base weights stay frozen."""
+        model = perturbed(self.build(task.classes), HEAD)
+        epochs = self.settings.epochs - self.settings.warmup_epochs
+        shared = self.base_weights()
+        trained = self.train("perturbation", epochs, model, {**shared, **start}, self.penalties(), task, hooks)
+        return {name: value for name, value in trained.items() if name not in shared}
+
+    def base_penalties(self) -> dict[str, Penalty]:
+        """½λ‖W‖² on the weights that later tasks will reuse; none on biases, normalisation and head."""
+        return {f"{name}.weight": Penalty(l2=self.settings.weight_decay) for name in self.layers()}
+
+    def penalties(self) -> dict[str, Penalty]:
+        """½λ‖· - centre‖² on the scalings, ½λ‖·‖² + λ₁|·|₁ on the factors; none on biases, normalisation and head."""
+        scaling = Penalty(l2=self.settings.weight_decay, centre=self.settings.scaling_centre)
+        factor = Penalty(l1=self.settings.l1, l2=self.settings.weight_decay)
+        kinds = {"R": scaling, "S": scaling, "A": factor, "B": factor}
+        return {f"{name}.{entry}": penalty for name in self.layers() for entry, penalty in kinds.items()}
+
+    def prune(self) -> None:
+        """Set the smallest factor entries to zero, of every task learned (or of the newest), to bound growth."""
+        settings = self.settings
+        if settings.prune_rule == "none":
+            return
+        sizes, base = self.sizes(), self.base_parameters()
+        first = len(self.tasks) - 1 if settings.prune_current_only else 0
+        earlier = lowrank.released_count(base, sizes[:first]) - base  # what is left of tasks that stay as they are
+        candidates = sizes[first:]
+        plan = lowrank.pruning_plan(
+            settings.prune_rule,
+            settings.prune_values,
+            bounded=settings.prune_bounded,
+            growth=earlier / base + lowrank.growth_dense(base, candidates),
+            factor_growth=lowrank.growth_factors(base, candidates),
+            solve=settings.prune_solve,
+            floor_before_bound=settings.prune_floor_first,
+        )
+        if plan is None:
+            return
+        pruned = lowrank.prune([self.factors(own) for own in self.tasks[first:]], plan)
+        for own, factors in zip(self.tasks[first:], pruned, strict=True):
+            for name, (A, B) in factors.items():
+                own[f"{name}.A"], own[f"{name}.B"] = A, B
+
+    def train(
+        self,
+        phase: str,
+        epochs: int,
+        model: Sequential,
+        start: Params,
+        penalties: dict[str, Penalty],
+        task: MethodTask,
+        hooks: Hooks,
+    ) -> Params:
+        """One phase with its own optimizer and learning-rate schedule."""
+        s = self.settings
+        plan = PhasePlan(
+            task.position, phase, epochs, s.batch_size, s.learning_rate, self.gamma(task), s.shuffle, s.drop_last
+        )
+        optimizer = make_optimizer(s.optimizer, scale=s.gradient_scale, momentum=s.momentum)
+        return train_phase(
+            plan,
+            model,
+            start,
+            task.train,
+            loss=CrossEntropy(),
+            optimizer=optimizer,
+            penalties=penalties,
+            streams=self.streams,
+            hooks=hooks,
+        )
+
+    def gamma(self, task: MethodTask) -> float:
+        """The learning rate's factor a step."""
+        if self.settings.gamma_rule == "fixed":
+            return self.settings.gamma
+        return exponential_gamma(
+            self.settings.gamma_rule,
+            batch=self.settings.batch_size,
+            train_images=len(task.train),
+            tasks=task.tasks,
+            train_share=1.0,
+            validation_share=task.validation_share,
+        )
+
+    def fresh_params(self, model: Sequential, position: int) -> Params:
+        """Initial parameters, drawn on the host from this task's stream."""
+        host = model.init(self.streams.generator("init", position), self.dtype)
+        return {name: self.device.to_device(value) for name, value in host.items()}
+
+    def fresh_head(self, model: Sequential, position: int) -> Params:
+        """Initial parameters of the head alone."""
+        host = model.layers[HEAD].init(self.streams.generator("head", position), self.dtype)
+        return {f"{HEAD}.{name}": self.device.to_device(value) for name, value in host.items()}

@@ -1,0 +1,218 @@
+"""The training loop: one phase is some epochs of one network on one task, resumable at any step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..backend import Streams, restore_generator, saved_generator, to_host
+from ..errors import ConfigError, DivergenceError
+from ..layers import EVALUATE, Mode, Sequential
+from ..losses import Loss
+from ..typing import Array, Params
+from .optimizer import Optimizer, Penalty
+
+LOSS_CHECK_STEPS = 25  # a finite loss is asserted this often and at every epoch's end: one host read each time
+
+
+class Examples(Protocol):
+    """Labelled images that can be gathered onto the device, some rows at a time."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: np.ndarray[Any, Any]) -> tuple[Array, Array]:
+        """Images (C, H, W, N) or features (D, N), and labels (N,), of these rows."""
+        ...
+
+
+@dataclass(frozen=True)
+class PhasePlan:
+    """What a phase does: update n = 0, 1, ... uses the learning rate lr γⁿ."""
+
+    task: int
+    name: str
+    epochs: int
+    batch: int
+    lr: float
+    gamma: float
+    shuffle: bool = True
+    drop_last: bool = True
+
+    def steps_per_epoch(self, samples: int) -> int:
+        """Batches in an epoch.
+
+        Raises: ConfigError when dropping the last partial batch leaves none.
+        """
+        steps = samples // self.batch if self.drop_last else math.ceil(samples / self.batch)
+        if steps == 0:
+            raise ConfigError(
+                "batch_size",
+                expected=f"at most the {samples} training images of task {self.task} (a partial batch is dropped)",
+                received=str(self.batch),
+                next_step="Choose a smaller batch or more images.",
+            )
+        return steps
+
+
+@dataclass
+class PhaseState:
+    """Everything that a phase needs to go on: parameters, moments, random streams, cursor and its past."""
+
+    params: Params
+    moments: Params
+    order: dict[str, Any]  # the batch order's stream at the start of the current epoch
+    dropout: np.random.Generator
+    step: int = 0
+    losses: list[Any] = field(default_factory=list)  # of the current epoch
+    history: list[dict[str, Any]] = field(default_factory=list)  # a record for every finished epoch
+
+
+class Hooks:
+    """Where a run listens to the loop; the default does nothing."""
+
+    def restore(self, plan: PhasePlan) -> PhaseState | None:
+        """The state to continue from, or None to start afresh."""
+        return None
+
+    def before_update(self, plan: PhasePlan, state: PhaseState, loss: Array) -> None:
+        """The loss of the step is known, the parameters have not moved."""
+
+    def after_step(self, plan: PhasePlan, state: PhaseState, steps: int) -> None:
+        """`state.step` of `steps` updates are done; the state is whole and may be saved."""
+
+    def after_epoch(self, plan: PhasePlan, record: dict[str, Any]) -> None:
+        """An epoch ended; after a restore the earlier epochs are told again, in order."""
+
+    def finished(self, plan: PhasePlan, state: PhaseState) -> None:
+        """The phase is done."""
+
+
+def train_phase(
+    plan: PhasePlan,
+    model: Sequential,
+    params: Params,
+    examples: Examples,
+    *,
+    loss: Loss,
+    optimizer: Optimizer,
+    penalties: dict[str, Penalty],
+    streams: Streams,
+    hooks: Hooks,
+) -> Params:
+    """Train every trainable parameter of `model` from `params`, which stay untouched; returns the trained ones.
+
+    Raises: DivergenceError when the loss is not finite, naming task, phase, epoch and step.
+    """
+    state = hooks.restore(plan) or fresh_state(plan, model, params, optimizer, streams)
+    for record in state.history:
+        hooks.after_epoch(plan, record)
+    steps = plan.steps_per_epoch(len(examples))
+    while state.step < plan.epochs * steps:
+        order = restore_generator(state.order)
+        rows = order.permutation(len(examples)) if plan.shuffle else np.arange(len(examples))
+        for number in range(state.step % steps, steps):
+            batch = rows[number * plan.batch : (number + 1) * plan.batch]
+            training_step(plan, model, state, examples.batch(batch), loss, optimizer, penalties, hooks)
+            if number + 1 < steps:
+                hooks.after_step(plan, state, plan.epochs * steps)
+        close_epoch(plan, state, order, steps, hooks)
+        hooks.after_step(plan, state, plan.epochs * steps)
+    hooks.finished(plan, state)
+    return state.params
+
+
+def fresh_state(
+    plan: PhasePlan, model: Sequential, params: Params, optimizer: Optimizer, streams: Streams
+) -> PhaseState:
+    """A phase at its first step: copies of what will move, zero moments, streams at their start."""
+    moving = set(model.trainable)  # buffers are replaced, never changed in place
+    own = {name: params[name].copy() if name in moving else params[name] for name in model.names()}
+    return PhaseState(
+        params=own,
+        moments=optimizer.start(own, model.trainable),
+        order=saved_generator(streams.generator(f"order {plan.name}", plan.task)),
+        dropout=streams.generator(f"dropout {plan.name}", plan.task),
+    )
+
+
+def training_step(
+    plan: PhasePlan,
+    model: Sequential,
+    state: PhaseState,
+    batch: tuple[Array, Array],
+    loss: Loss,
+    optimizer: Optimizer,
+    penalties: dict[str, Penalty],
+    hooks: Hooks,
+) -> None:
+    """Forward, loss, backward, update: one step of the phase."""
+    x, labels = batch
+    outputs, cache = model.forward(state.params, x, Mode(train=True, dropout=state.dropout))
+    value, gy = loss.value_and_grad(outputs, labels)
+    _, grads = model.backward(state.params, cache, gy, input_gradient=False)
+    buffers = model.new_buffers(state.params, cache)
+    hooks.before_update(plan, state, value)
+    lr = plan.lr * plan.gamma**state.step
+    optimizer.step(state.params, grads, state.moments, lr, state.step + 1, penalties)
+    state.params.update(buffers)
+    state.losses.append(value)
+    state.step += 1
+    if len(state.losses) % LOSS_CHECK_STEPS == 0:
+        settle_losses(plan, state)
+
+
+def settle_losses(plan: PhasePlan, state: PhaseState) -> list[float]:
+    """The epoch's losses as host floats, each finite.
+
+    Raises: DivergenceError at the first that is not.
+    """
+    state.losses = [float(to_host(value)) if not isinstance(value, float) else value for value in state.losses]
+    for number, value in enumerate(state.losses):
+        if not math.isfinite(value):
+            step = state.step - len(state.losses) + number + 1
+            raise DivergenceError(
+                f"task {plan.task}, phase {plan.name}, epoch {len(state.history) + 1}, step {step}",
+                expected="a finite loss",
+                received=str(value),
+                next_step="Lower the learning rate, or check the data for NaN; the run folder keeps its last checkpoint.",
+            )
+    return state.losses
+
+
+def close_epoch(
+    plan: PhasePlan, state: PhaseState, order: np.random.Generator, steps: int, hooks: Hooks
+) -> None:
+    """Record the epoch and move the batch order on to the next."""
+    losses = settle_losses(plan, state)
+    record = {
+        "task": plan.task,
+        "phase": plan.name,
+        "epoch": len(state.history) + 1,
+        "steps": steps,
+        "loss": sum(losses) / len(losses),
+        "lr": plan.lr * plan.gamma ** (state.step - 1),
+    }
+    state.history.append(record)
+    state.losses = []
+    state.order = saved_generator(order)
+    hooks.after_epoch(plan, record)
+
+
+def batches(samples: int, size: int) -> Iterator[np.ndarray[Any, Any]]:
+    """Row numbers in sequence, the last partial batch kept."""
+    for start in range(0, samples, size):
+        yield np.arange(start, min(start + size, samples))
+
+
+def evaluate(model: Sequential, params: Params, examples: Examples, batch: int) -> float:
+    """Top-1 accuracy in percent over all examples, in evaluation mode."""
+    correct: Array = 0
+    for rows in batches(len(examples), batch):
+        x, labels = examples.batch(rows)
+        outputs, _ = model.forward(params, x, EVALUATE)
+        correct = correct + (outputs.argmax(axis=0) == labels).sum()
+    return 100.0 * float(to_host(correct)) / len(examples)

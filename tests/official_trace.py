@@ -1,0 +1,285 @@
+"""Replay a recorded trace of the released code with the preset `official` in float64, and compare every quantity.
+
+    python tests/official_trace.py FILE.npz
+
+Prints the largest absolute error of each recorded quantity; exit code 1 when one exceeds 1e-8 (counts and ranks must
+be equal), 2 when the file is no such trace. A trace holds what the released code did, so the defects that the preset
+mends (a share of 1 or more collapsing to rank 1) are replayed too.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from halrp_np.backend import Device, Streams
+from halrp_np.layers import EVALUATE, Sequential
+from halrp_np.lowrank import dense_count, released_count, released_increase, value_count
+from halrp_np.methods import PRESETS, Halrp, HalrpSettings, MethodTask
+from halrp_np.models import lenet
+from halrp_np.training import Hooks, PhasePlan, penalty_value
+
+TOLERANCE = 1e-8
+LAYERS = {"0": "conv1", "4": "conv2", "9": "fc1", "12": "fc2"}
+NORMS = {"1": "norm1", "5": "norm2", "10": "norm3", "13": "norm4"}
+NORM_ENTRIES = {"weight": "gamma", "bias": "beta", "running_mean": "running_mean", "running_var": "running_var"}
+
+
+class TraceError(Exception):
+    """The file is not a trace that this script can replay."""
+
+
+class Arrays:
+    """Recorded batches in the stored order."""
+
+    def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def batch(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.ascontiguousarray(np.moveaxis(self.x[rows], 0, -1)), self.y[rows]
+
+
+class Errors:
+    """The largest error of each quantity."""
+
+    def __init__(self) -> None:
+        self.largest: dict[str, float] = {}
+
+    def compare(self, quantity: str, ours: Any, theirs: Any) -> None:
+        ours, theirs = np.asarray(ours, dtype=float), np.asarray(theirs, dtype=float)
+        same = ours.shape == theirs.shape
+        error = float(np.abs(ours - theirs).max(initial=0.0)) if same else float("inf")
+        self.largest[quantity] = max(self.largest.get(quantity, 0.0), float("inf") if np.isnan(error) else error)
+
+
+def ours_name(theirs: str) -> str | None:
+    """`features.4.weight` -> `conv2.weight`, `last.bias` -> `head.bias`; None for a batch counter."""
+    parts = theirs.split(".")
+    if parts[0] == "last":
+        return f"head.{parts[1]}"
+    if parts[1] in LAYERS:
+        return f"{LAYERS[parts[1]]}.{parts[2]}"
+    return f"{NORMS[parts[1]]}.{NORM_ENTRIES[parts[2]]}" if parts[2] in NORM_ENTRIES else None
+
+
+def network(trace: Any, prefix: str) -> dict[str, np.ndarray]:
+    """All recorded parameters below a prefix, under our names."""
+    found = {ours_name(key.removeprefix(prefix)): trace[key] for key in trace.files if key.startswith(prefix)}
+    return {name: value.copy() for name, value in found.items() if name is not None}
+
+
+class Replay(Halrp):
+    """HALRP that starts every task from the recorded initial values and compares each step with the record."""
+
+    def __init__(self, trace: Any, build: Any, settings: HalrpSettings, errors: Errors) -> None:
+        super().__init__(build, settings, device=Device("cpu"), dtype=np.float64, streams=Streams(0))
+        self.trace, self.errors = trace, errors
+
+    def fresh_params(self, model: Sequential, position: int) -> dict[str, np.ndarray]:
+        return network(self.trace, "init/")
+
+    def fresh_head(self, model: Sequential, position: int) -> dict[str, np.ndarray]:
+        start = network(self.trace, f"task{position}/start/")
+        for name, value in self.base.items():
+            if not name.startswith("head."):
+                self.errors.compare("start of task", value, start[name])
+        return {name: value for name, value in start.items() if name.startswith("head.")}
+
+    def warm_up(self, task: MethodTask, hooks: Hooks) -> dict[str, np.ndarray]:
+        free = super().warm_up(task, hooks)
+        for name, value in network(self.trace, f"task{task.position}/free/").items():
+            self.errors.compare("free network", free[name], value)
+        return free
+
+    def importance(self, free: Any, task: MethodTask) -> dict[str, float]:
+        result = super().importance(free, task)
+        self.compare_layers("importance", task.position, "importance", result)
+        return result
+
+    def perturbation(self, free: Any, scalings: Any, residuals: Any, decisions: Any) -> dict[str, np.ndarray]:
+        position = len(self.tasks) + 1
+        start = super().perturbation(free, scalings, residuals, decisions)
+        ranks = {d.layer: d.rank for d in decisions}
+        recorded = {name: np.minimum(self.layer(position, "rank", name), ranks_size(decisions, name)) for name in ranks}
+        for name, rank in ranks.items():
+            self.errors.compare("rank", rank, recorded[name])
+        self.compare_layers("R", position, "R0", {name: start[f"{name}.R"] for name in ranks})
+        self.compare_layers("S", position, "S0", {name: start[f"{name}.S"] for name in ranks})
+        product = {name: start[f"{name}.B"] @ start[f"{name}.A"] for name in ranks}
+        self.compare_layers("B·A at the start", position, "lowrank0", product)
+        for quantity, field in (("weighted_loss", "score_sum"), ("explained", "kept_fraction")):
+            if f"task{position}/{quantity}" in self.trace.files:
+                ours = [getattr(decision, field) for decision in decisions]
+                self.errors.compare(quantity, ours, self.trace[f"task{position}/{quantity}"])
+        return start
+
+    def train_perturbation(self, start: Any, task: MethodTask, hooks: Hooks) -> dict[str, np.ndarray]:
+        own = super().train_perturbation(start, task, hooks)
+        names, position = self.layers(), task.position
+        self.compare_layers("trained R", position, "R_trained", {name: own[f"{name}.R"] for name in names})
+        self.compare_layers("trained S", position, "S_trained", {name: own[f"{name}.S"] for name in names})
+        product = {name: own[f"{name}.B"] @ own[f"{name}.A"] for name in names}
+        self.compare_layers("trained B·A", position, "lowrank_trained", product)
+        for name in names:
+            ours = column_signs_of(self.layer(position, "row_trained", name), own[f"{name}.B"], own[f"{name}.A"])
+            self.errors.compare("trained factors", ours[0], self.layer(position, "row_trained", name))
+            self.errors.compare("trained factors", ours[1], self.layer(position, "col_trained", name))
+        return own
+
+    def layer(self, position: int, quantity: str, name: str) -> np.ndarray:
+        """One layer's recorded value."""
+        key = {ours: theirs for theirs, ours in LAYERS.items()}[name]
+        return self.trace[f"task{position}/{quantity}/{key}"]
+
+    def compare_layers(self, quantity: str, position: int, recorded: str, ours: dict[str, Any]) -> None:
+        for name, value in ours.items():
+            self.errors.compare(quantity, value, self.layer(position, recorded, name))
+
+
+class LossRecord(Hooks):
+    """One row a step: task, 1 when regularised, loss before the step."""
+
+    def __init__(self, method: Replay) -> None:
+        self.method, self.rows = method, []
+
+    def before_update(self, plan: PhasePlan, state: Any, loss: Any) -> None:
+        penalties = {"base": self.method.base_penalties, "perturbation": self.method.penalties}.get(plan.name, dict)()
+        self.rows.append([plan.task, float(bool(penalties)), float(loss + penalty_value(state.params, penalties))])
+
+
+def ranks_size(decisions: Any, name: str) -> int:
+    """The number of singular values of a layer."""
+    return next(decision.size for decision in decisions if decision.layer == name)
+
+
+def column_signs_of(recorded: np.ndarray, B: np.ndarray, A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """B and A with the signs of their columns and rows chosen as recorded: a pair's common sign is free."""
+    if recorded.shape != B.shape:
+        return B, A
+    signs = np.where((recorded * B).sum(axis=0) < 0, -1.0, 1.0)
+    return B * signs, A * signs[:, None]
+
+
+def read_settings(trace: Any) -> tuple[HalrpSettings, int]:
+    """The recorded hyper-parameters in our names, on top of the preset `official`; and the number of tasks."""
+    config = json.loads(str(trace["config"]))
+    if config["model"] != "LeNet":
+        raise TraceError(f"model {config['model']}: this version replays LeNet traces only")
+    tasks, losses, images = int(config["tasks"]), trace["losses"], len(trace["task0/y_train"])
+    warm_up = max(int(config["estRank_epoch"]), 1)
+    warm_up_rows = int(((losses[:, 0] == 1) & (losses[:, 1] == 0)).sum())
+    # the released code lowers n_epochs while it runs, so lengths are read off the losses
+    steps = warm_up_rows // warm_up if tasks > 1 else int((losses[:, 0] == 0).sum()) // int(config["n_epochs"])
+    rule = config["prune_method"]
+    settings = {
+        **PRESETS["official"],
+        "epochs": int((losses[:, 0] == 0).sum()) // steps,
+        "warmup_epochs": warm_up,
+        "batch_size": int(config["batch"]),
+        "shuffle": False,
+        "drop_last": steps == images // int(config["batch"]),
+        "optimizer": config["optimizer"].lower(),
+        "learning_rate": config["lr"],
+        "momentum": config["momentum"],
+        "gamma_rule": "fixed",
+        "gamma": config["schedule_gamma"],
+        "weight_decay": config["wd_rate"],
+        "l1": config["l1_hyp"],
+        "rank_rule": "flat" if config["rankMethod"] == "flat" else "importance",
+        "rank_share": config["approxiRate"],
+        "rank_cap": int(config["upper_rank"]),
+        "full_share": "one",
+        "prune_rule": rule,
+        "prune_values": tuple(np.atleast_1d(config["prune_value"])[: value_count(rule)].tolist()),
+        "prune_bounded": bool(config["prune_boundAlltask"]),
+    }
+    return HalrpSettings(**settings), tasks
+
+
+def compare_after_task(trace: Any, method: Replay, position: int, errors: Errors) -> None:
+    """Everything recorded after one task, pruning included."""
+    prefix, sizes, base = f"after_task{position}", method.sizes(), method.base_parameters()
+    errors.compare("count, sparse", released_count(base, sizes), trace[f"{prefix}/count_sparse"])
+    errors.compare("count, dense", dense_count(base, sizes), trace[f"{prefix}/count_dense"])
+    errors.compare("capacity increase", released_increase(base, sizes), trace[f"{prefix}/capacity_increase"])
+    for seen in range(position + 1):
+        model, params = method.network(seen)
+        x, _ = Arrays(trace[f"task{seen}/x_val"], trace[f"task{seen}/y_val"]).batch(np.arange(len(trace["task0/y_val"])))
+        logits, _ = model.forward(params, x, EVALUATE)
+        errors.compare("logits", logits.T, trace[f"{prefix}/logits_val/{seen}"])
+    for name, value in network(trace, f"{prefix}/base/").items():
+        errors.compare("base network", method.base[name], value)
+    for earlier in range(1, position + 1):
+        own = method.tasks[earlier - 1]
+        for key, name in LAYERS.items():
+            row, col = trace[f"{prefix}/task{earlier}/row/{key}"], trace[f"{prefix}/task{earlier}/col/{key}"]
+            B, A = column_signs_of(row, own[f"{name}.B"], own[f"{name}.A"])
+            errors.compare("pruned factors", B, row)
+            errors.compare("pruned factors", A, col)
+            errors.compare("pruned entries that differ", (B == 0).sum() + (A == 0).sum(), (row == 0).sum() + (col == 0).sum())
+    if position:
+        compare_own_state(trace, method.tasks[position - 1], prefix, errors)
+
+
+def compare_own_state(trace: Any, own: Any, prefix: str, errors: Errors) -> None:
+    """Normalisation, biases and head of the newest task."""
+    for name, value in network(trace, f"{prefix}/bn/").items():
+        errors.compare("BatchNorm", own[name], value)
+    for key, name in LAYERS.items():
+        errors.compare("biases", own[f"{name}.bias"], trace[f"{prefix}/bias/{key}"])
+    for entry in ("weight", "bias"):
+        errors.compare("head", own[f"head.{entry}"], trace[f"{prefix}/head/{entry}"])
+
+
+def replay(path: Path) -> dict[str, float]:
+    """The largest error of every quantity of one trace.
+
+    Raises: TraceError when the file cannot be read as a trace.
+    """
+    try:
+        trace = np.load(path, allow_pickle=False)
+        settings, tasks = read_settings(trace)
+    except (OSError, ValueError, KeyError) as error:
+        raise TraceError(f"{path}: not a recorded trace ({type(error).__name__}: {error})") from error
+    widths = tuple(trace[f"init/features.{key}.weight"].shape[0] for key in LAYERS)
+    shape, classes = trace["task0/x_train"].shape[1:], trace["init/last.weight"].shape[0]
+    errors = Errors()
+    method = Replay(trace, lambda count: lenet(shape, count, widths), settings, errors)
+    record = LossRecord(method)
+    for position in range(tasks):
+        train = Arrays(trace[f"task{position}/x_train"], trace[f"task{position}/y_train"])
+        validation = Arrays(trace[f"task{position}/x_val"], trace[f"task{position}/y_val"])
+        method.learn(MethodTask(position, classes, tasks, 0.0, train, validation), record)
+        compare_after_task(trace, method, position, errors)
+    errors.compare("losses", record.rows, trace["losses"])
+    return errors.largest
+
+
+def main(arguments: list[str]) -> int:
+    """Replay the traces named on the command line."""
+    if not arguments:
+        print(__doc__)
+        return 2
+    worst = 0
+    for argument in arguments:
+        try:
+            largest = replay(Path(argument))
+        except TraceError as error:
+            print(error, file=sys.stderr)
+            return 2
+        print(f"{argument}: largest absolute error of each quantity")
+        for quantity, error in largest.items():
+            print(f"  {quantity:<28} {error:10.2e}  {'ok' if error <= TOLERANCE else 'TOO LARGE'}")
+        worst = max(worst, int(max(largest.values()) > TOLERANCE))
+    return worst
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
