@@ -1,0 +1,78 @@
+"""HALRP, Hessian-aware low-rank perturbation for continual learning, in NumPy with every derivative written by hand."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BENCHMARKS",
+    "Device",
+    "HalrpError",
+    "Reporter",
+    "RunConfig",
+    "RunInterruptedError",
+    "Streams",
+    "TrainedRun",
+    "curvature",
+    "data",
+    "layers",
+    "losses",
+    "lowrank",
+    "methods",
+    "models",
+    "resolve_config",
+    "resume",
+    "run",
+    "runs",
+    "training",
+]
+
+_HOMES = {
+    "BENCHMARKS": "benchmarks",
+    "Device": "backend",
+    "HalrpError": "errors",
+    "Reporter": "benchmarks",
+    "RunConfig": "benchmarks",
+    "RunInterruptedError": "benchmarks",
+    "Streams": "backend",
+    "TrainedRun": "benchmarks",
+    "resolve_config": "benchmarks",
+    "resume": "benchmarks",
+    "run": "benchmarks",
+}
+"""Where each public object lives; the other public names are rooms of the package."""
+
+if TYPE_CHECKING:
+    from . import curvature, data, layers, losses, lowrank, methods, models, runs, training
+    from .backend import Device, Streams
+    from .benchmarks import (
+        BENCHMARKS,
+        Reporter,
+        RunConfig,
+        RunInterruptedError,
+        TrainedRun,
+        resolve_config,
+        resume,
+        run,
+    )
+    from .errors import HalrpError
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use, so that `halrp-np --help` waits for none of them."""
+    if name not in __all__:
+        raise AttributeError(f"module 'halrp_np' has no public name {name!r}")
+    if name in _HOMES:
+        value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    else:
+        value = importlib.import_module(f".{name}", __name__)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return [*__all__, "__version__"]

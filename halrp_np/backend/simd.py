@@ -1,0 +1,191 @@
+"""Register blocks of float32 vectors as a Numba type: the one thing a compiler does not find in a loop over an array.
+
+A block is a small matrix of vectors that the processor keeps in its registers while a kernel walks along a sum. Each
+step loads a few vectors and a few scalars (or vectors) and combines every one with every other, so it does about 20
+multiply-adds for 9 loads; a plain loop does one for two. The functions below are Numba intrinsics: they take flat,
+contiguous float32 arrays and element offsets, and write the unrolled LLVM instructions of one step. They check no
+bounds; their callers in direct_conv.py do the arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic, models, register_model
+
+WIDE = bool(llvm.get_host_cpu_features().get("avx512f", False))
+LANES = 16 if WIDE else 8
+"""Floats of one vector: images of a batch slice, side by side."""
+PIXELS, OUTPUTS = (4, 5) if WIDE else (2, 5)
+"""Block of a convolution's output: 20 accumulators of AVX-512's 32 registers, 10 of AVX2's 16."""
+TAPS = 5 if WIDE else 2
+"""Block of a weight gradient: TAPS x OUTPUTS accumulators."""
+
+_FLOAT = ir.FloatType()
+_VECTOR = ir.VectorType(_FLOAT, LANES)
+_INT = ir.IntType(64)
+
+
+class Block(types.Type):
+    """The Numba type of `size` float32 vectors held together."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        super().__init__(name=f"Block({size} x float32x{LANES})")
+
+
+@register_model(Block)
+class _BlockModel(models.PrimitiveModel):
+    """In LLVM a block is an array of vectors, which the optimiser takes apart into registers."""
+
+    def __init__(self, dmm: Any, fe_type: Block) -> None:
+        super().__init__(dmm, fe_type, ir.ArrayType(_VECTOR, fe_type.size))
+
+
+_Emit = Callable[..., Any]
+
+
+def _pointer(context: Any, builder: Any, array_type: Any, array: Any, offset: Any) -> Any:
+    """Address of element `offset` of a flat array."""
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.gep(data, [offset])
+
+
+def _load(builder: Any, pointer: Any) -> Any:
+    """One vector from memory, aligned or not."""
+    return builder.load(builder.bitcast(pointer, _VECTOR.as_pointer()), align=4, typ=_VECTOR)
+
+
+def _broadcast(builder: Any, scalar: Any) -> Any:
+    """A vector with the same float in each lane."""
+    first = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    return builder.shuffle_vector(first, ir.Constant(_VECTOR, ir.Undefined), zeros)
+
+
+def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """a b + c, one instruction where the processor has it."""
+    kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
+    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{LANES}f32")
+    return builder.call(function, [a, b, c])
+
+
+def _combine(builder: Any, block: Any, rows: Sequence[Any], columns: Sequence[Any]) -> Any:
+    """block[r, c] += rows[r] columns[c], for a block stored row by row."""
+    for r, row in enumerate(rows):
+        for c, column in enumerate(columns):
+            at = r * len(columns) + c
+            block = builder.insert_value(block, _multiply_add(builder, row, column, builder.extract_value(block, at)), at)
+    return block
+
+
+def _float_array(kind: Any) -> bool:
+    """Whether a Numba type is a flat contiguous float32 array."""
+    return isinstance(kind, types.Array) and kind.dtype == types.float32 and kind.ndim == 1 and kind.layout == "C"
+
+
+def _zero(size: int) -> Any:
+    """The intrinsic () -> Block(size) of zeros."""
+
+    def typed(typing_context: Any) -> tuple[Any, _Emit]:
+        def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return ir.Constant(ir.ArrayType(_VECTOR, size), None)
+
+        return Block(size)(), emit
+
+    return intrinsic(typed)
+
+
+zero_pixel_block = _zero(PIXELS * OUTPUTS)
+zero_tap_block = _zero(TAPS * OUTPUTS)
+
+
+@intrinsic
+def add_scaled(typing_context: Any, block: Any, x: Any, at: Any, step: Any, w: Any, w_at: Any, w_step: Any) -> Any:
+    """block[p, o] += x[at + p step :][:LANES] w[w_at + o w_step], over PIXELS vectors and OUTPUTS scalars."""
+    if not (_float_array(x) and _float_array(w)):
+        return None
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        block, x, at, step, w, w_at, w_step = arguments
+        pixel = _pointer(context, builder, signature.args[1], x, at)
+        weight = _pointer(context, builder, signature.args[4], w, w_at)
+        pixels = [_load(builder, builder.gep(pixel, [builder.mul(step, _INT(p))])) for p in range(PIXELS)]
+        scalars = [builder.load(builder.gep(weight, [builder.mul(w_step, _INT(o))])) for o in range(OUTPUTS)]
+        return _combine(builder, block, pixels, [_broadcast(builder, scalar) for scalar in scalars])
+
+    return block(block, x, types.int64, types.int64, w, types.int64, types.int64), emit
+
+
+@intrinsic
+def add_products(
+    typing_context: Any, block: Any, x: Any, at: Any, taps: Any, tap: Any, gy: Any, gy_at: Any, gy_step: Any
+) -> Any:
+    """block[t, o] += x[at + taps[tap + t] :][:LANES] gy[gy_at + o gy_step :][:LANES], over TAPS and OUTPUTS vectors."""
+    if not (_float_array(x) and _float_array(gy)):
+        return None
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        block, x, at, taps, tap, gy, gy_at, gy_step = arguments
+        image = _pointer(context, builder, signature.args[1], x, at)
+        offsets = _pointer(context, builder, signature.args[3], taps, tap)
+        gradient = _pointer(context, builder, signature.args[5], gy, gy_at)
+        shifts = [builder.load(builder.gep(offsets, [_INT(t)])) for t in range(TAPS)]
+        rows = [_load(builder, builder.gep(image, [shift])) for shift in shifts]
+        columns = [_load(builder, builder.gep(gradient, [builder.mul(gy_step, _INT(o))])) for o in range(OUTPUTS)]
+        return _combine(builder, block, rows, columns)
+
+    return block(block, x, types.int64, taps, types.int64, gy, types.int64, types.int64), emit
+
+
+@intrinsic
+def store_pixels(typing_context: Any, block: Any, y: Any, at: Any, step: Any, output_step: Any) -> Any:
+    """y[at + p step + o output_step :][:LANES] = block[p, o]."""
+    if not _float_array(y):
+        return None
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        block, y, at, step, output_step = arguments
+        base = _pointer(context, builder, signature.args[1], y, at)
+        for p in range(PIXELS):
+            for o in range(OUTPUTS):
+                offset = builder.add(builder.mul(step, _INT(p)), builder.mul(output_step, _INT(o)))
+                target = builder.bitcast(builder.gep(base, [offset]), _VECTOR.as_pointer())
+                builder.store(builder.extract_value(block, p * OUTPUTS + o), target, align=4)
+        return context.get_dummy_value()
+
+    return types.void(block, y, types.int64, types.int64, types.int64), emit
+
+
+@intrinsic
+def store_lane_sums(typing_context: Any, block: Any, out: Any, at: Any) -> Any:
+    """out[at + k] = Σ over the lanes of the block's vector k, added pairwise."""
+    if not _float_array(out):
+        return None
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        block, out, at = arguments
+        base = _pointer(context, builder, signature.args[1], out, at)
+        for k in range(signature.args[0].size):
+            total = _lane_sum(builder, builder.extract_value(block, k))
+            builder.store(total, builder.gep(base, [_INT(k)]))
+        return context.get_dummy_value()
+
+    return types.void(block, out, types.int64), emit
+
+
+def _lane_sum(builder: Any, vector: Any) -> Any:
+    """Halve the vector until one float is left: the same order of additions on every processor."""
+    width = LANES
+    while width > 1:
+        width //= 2
+        low, high = (
+            builder.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(ir.IntType(32), width), list(half)))
+            for half in (range(width), range(width, 2 * width))
+        )
+        vector = builder.fadd(low, high)
+    return builder.extract_element(vector, ir.Constant(ir.IntType(32), 0))

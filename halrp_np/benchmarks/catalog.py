@@ -1,0 +1,63 @@
+"""The benchmarks: what stream, which network, and the paper's numbers for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..data import Mnist, Stream, load_mnist, permuted_mnist
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A named stream with its default configuration."""
+
+    name: str
+    description: str
+    defaults: Mapping[str, object]
+
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "pmnist": Benchmark(
+        "pmnist",
+        "Permuted MNIST: 10 tasks of 10 classes, 3x32x32, one fixed pixel permutation a task",
+        {
+            "model": "lenet",
+            "tasks": 10,
+            "epochs": 12,
+            "warmup_epochs": 1,
+            "batch_size": 128,
+            "learning_rate": 1e-3,
+            "weight_decay": 1e-3,
+            "l1": 1e-6,
+            "rank_share": 0.9,
+            "rank_cap": 100,
+            "prune_rule": "mixAR_AllLayer",
+            "prune_values": (1e-5, 0.4),
+            "prune_bounded": True,
+            "validation_share": 0.2,
+        },
+    ),
+}
+
+QUICK: dict[str, object] = {"tasks": 4, "epochs": 4, "train_images": 2000, "test_images": 500}
+"""What `--quick` changes: a minute on two cores, for a look and not for a result."""
+
+
+def open_stream(config: Any) -> tuple[Stream, Mnist]:
+    """The stream that a RunConfig names, and the data set it is made of.
+
+    Raises: DataError when the data cannot be had, ConfigError when the sizes make no sense.
+    """
+    mnist = load_mnist(config.data, config.data_dir)
+    stream = permuted_mnist(
+        mnist,
+        tasks=config.tasks,
+        order_seed=config.order_seed,
+        permutation=config.permutation,
+        train_images=config.train_images,
+        test_images=config.test_images,
+        validation_share=config.validation_share,
+    )
+    return stream, mnist

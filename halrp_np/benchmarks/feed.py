@@ -1,0 +1,45 @@
+"""The one crossing from N-first images on the host to batch-last arrays on the device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..backend import Device, ops
+from ..data import Images
+from ..typing import Array
+
+
+class Feed:
+    """Images of one subset, gathered on the device batch by batch: looked up, permuted and normalised in one pass."""
+
+    def __init__(self, images: Images, store: Array, device: Device, dtype: Any) -> None:
+        self.images, self.store, self.device = images, store, device
+        self.source = device.to_device(images.source)
+        self.table = device.to_device(images.table.astype(dtype))
+        self.table_row = device.to_device(images.table_row)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, rows: np.ndarray[Any, Any]) -> tuple[Array, Array]:
+        """Images (C, H, W, N) and labels (N,) of these positions of the subset."""
+        chosen = self.device.to_device(self.images.rows[rows])
+        pixels = ops.gather_images(self.store, chosen, self.source, self.table, self.table_row)  # (C H W, N)
+        return pixels.reshape(*self.images.shape, len(rows)), self.device.to_device(self.images.labels_of(rows))
+
+
+class Feeds:
+    """Feeds that share one copy of the pixels on the device, however many tasks look at it."""
+
+    def __init__(self, device: Device, dtype: Any) -> None:
+        self.device, self.dtype = device, dtype
+        self.stores: dict[int, tuple[Any, Array]] = {}  # by identity; the host array is kept so that the id stays its
+
+    def open(self, images: Images) -> Feed:
+        """The feed of one subset."""
+        key = id(images.images)
+        if key not in self.stores:
+            self.stores[key] = (images.images, self.device.to_device(images.images))
+        return Feed(images, self.stores[key][1], self.device, self.dtype)

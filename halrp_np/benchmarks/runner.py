@@ -1,0 +1,206 @@
+"""Run a benchmark from its configuration to results on disk, or go on where a run stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..backend import Device, Streams
+from ..data import Mnist, Stream, Task
+from ..errors import ResumeError
+from ..lowrank import growth_honest, growth_released
+from ..methods import Method, MethodTask, make_method
+from ..models import build
+from ..runs import checkpoint
+from ..runs import config as resolver
+from ..runs.environment import environment
+from ..runs.record import RunFolder
+from ..training import evaluate
+from . import tables
+from .catalog import open_stream
+from .config import RunConfig
+from .feed import Feeds
+from .session import STATE, Reporter, Session
+
+
+def run(config: RunConfig, out: str | os.PathLike[str], reporter: Reporter | None = None) -> Path:
+    """Run `config` in the new folder `out`; returns the folder.
+
+    Raises: DeviceError, DataError, ConfigError, StorageError before anything is trained; DivergenceError when the loss
+    is not finite; RunInterruptedError after a Ctrl-C, everything saved.
+    """
+    reporter = reporter or Reporter()
+    device = Device(config.device)
+    stream, mnist = open_stream(config)
+    folder = RunFolder.create(out)
+    with folder.lock():
+        recorded = {"config": resolver.as_record(config), "protocol": protocol_of(stream)}
+        folder.write_json("environment.json", environment(device.name))
+        folder.write_json("config.json", recorded)
+        for note in (*mnist.notes, device.note):
+            if note:
+                reporter.note(note)
+        Run(config, folder, device, stream, reporter).execute()
+    return folder.path
+
+
+def resume(path: str | os.PathLike[str], reporter: Reporter | None = None) -> Path:
+    """Go on with the run in the folder `path`; it ends with the same bytes as if it had never stopped.
+
+    Raises: as `run`, and ResumeError when the folder holds no run, is damaged, or the data is no longer the same.
+    """
+    folder = RunFolder.open(path)
+    recorded: Any = folder.config()
+    config = resolver.resolve(RunConfig, (f"{folder.path}/config.json", recorded["config"]))
+    with folder.lock("halrp-np resume"):
+        device = Device(config.device)
+        stream = same_stream(config, recorded["protocol"], folder.path)
+        Run(config, folder, device, stream, reporter or Reporter()).execute()
+    return folder.path
+
+
+def protocol_of(stream: Stream) -> dict[str, Any]:
+    """The stream's protocol with a digest of its pixels and labels, so that a resume knows its data again."""
+    images = stream.tasks[0].train
+    digest = hashlib.sha256(np.ascontiguousarray(images.images)).hexdigest()
+    labels = hashlib.sha256(np.ascontiguousarray(images.labels)).hexdigest()
+    return {**stream.protocol, "pixels_sha256": digest, "labels_sha256": labels}
+
+
+def same_stream(config: RunConfig, protocol: dict[str, Any], path: Path) -> Stream:
+    """The stream of a stopped run, made of the same data.
+
+    Raises: ResumeError when what is found now differs.
+    """
+    source = "sample" if protocol["data"] == "mnist-5k" else "full"
+    stream, _ = open_stream(replace(config, data=source))
+    found = protocol_of(stream)
+    for key in ("data", "pixels_sha256", "labels_sha256"):
+        if found[key] != protocol[key]:
+            raise ResumeError(
+                f"{path}: {key}",
+                expected=f"the data of the run, {protocol[key]}",
+                received=found[key],
+                next_step="Put the data set back where it was, or start a new run.",
+            )
+    return stream
+
+
+class Run:
+    """One run folder being filled: the stream's tasks in order, each learned, evaluated and saved."""
+
+    def __init__(
+        self, config: RunConfig, folder: RunFolder, device: Device, stream: Stream, reporter: Reporter
+    ) -> None:
+        self.config, self.folder, self.device, self.stream, self.reporter = config, folder, device, stream, reporter
+        self.session = Session(folder, device, reporter, config.checkpoint_seconds)
+        dtype = np.dtype(config.dtype)
+        builder = build(config.model, stream.tasks[0].train.shape, config.widths)
+        self.method: Method = make_method(
+            config.method, builder, config, device=device, dtype=dtype, streams=Streams(config.seed)
+        )
+        self.feeds = Feeds(device, dtype)
+        self.accuracy: list[list[float]] = []
+        self.validation: list[float] = []
+        self.capacity: list[list[Any]] = []
+        self.timing: list[dict[str, float]] = []
+
+    def execute(self) -> None:
+        """Learn what is left of the stream."""
+        self.reporter.stream(self.stream.protocol)
+        self.restore()
+        with self.session.interruptible():
+            for task in self.stream.tasks[len(self.accuracy) :]:
+                self.learn(task)
+        self.write_tables()
+
+    def restore(self) -> None:
+        """Take up what earlier tasks left, if any; metrics written since are dropped and come again."""
+        metrics_bytes = 0
+        if checkpoint.exists(self.folder.checkpoints, STATE):
+            arrays, meta = checkpoint.load(self.folder.checkpoints, STATE)
+            saved: Any = meta
+            self.method.load(arrays, saved["method"])
+            self.accuracy, self.validation = saved["accuracy"], saved["validation"]
+            self.capacity, metrics_bytes = saved["capacity"], saved["metrics_bytes"]
+        self.folder.rewind_metrics(metrics_bytes)
+        self.timing = tables.read_timing(self.folder)[: len(self.accuracy)]
+
+    def learn(self, task: Task) -> None:
+        """One task: learn, evaluate every task seen, save."""
+        began = time.monotonic()
+        self.method.learn(
+            MethodTask(
+                task.position,
+                task.classes,
+                len(self.stream.tasks),
+                self.config.validation_share,
+                self.feeds.open(task.train),
+                self.feeds.open(task.validation),
+            ),
+            self.session,
+        )
+        trained = time.monotonic()
+        self.accuracy.append([self.accuracy_of(seen) for seen in self.stream.tasks[: task.position + 1]])
+        self.validation.append(self.accuracy_of(task, "validation"))
+        self.capacity += tables.capacity_rows(task.position, self.method)
+        self.timing.append({"learn_seconds": trained - began, "evaluate_seconds": time.monotonic() - trained})
+        self.save(task)
+        self.reporter.task(task.position, self.accuracy[-1], self.growth()["released"], self.ranks())
+
+    def accuracy_of(self, task: Task, split: str = "test") -> float:
+        """Top-1 accuracy in percent on one task with that task's own network."""
+        model, params = self.method.network(task.position)
+        examples = self.feeds.open(task.validation if split == "validation" else task.test)
+        return evaluate(model, params, examples, self.config.evaluation_batch)
+
+    def save(self, task: Task) -> None:
+        """Everything learned so far, in one step; then the tables, which can be made again from it."""
+        accuracies: list[Any] = self.accuracy[-1]
+        self.folder.append_metric({"event": "task", "task": task.position, "accuracy": accuracies})
+        arrays, meta = self.method.state()
+        checkpoint.save(
+            self.folder.checkpoints,
+            STATE,
+            arrays,
+            {
+                "method": meta,
+                "accuracy": self.accuracy,
+                "validation": self.validation,
+                "capacity": self.capacity,
+                "metrics_bytes": self.folder.metrics_bytes(),
+            },
+        )
+        self.session.forget_phases()
+        self.write_tables()
+
+    def write_tables(self) -> None:
+        """accuracy.csv, ranks.csv, capacity.csv, timing.json and summary.json of the tasks learned so far."""
+        identities = [task.identity for task in self.stream.tasks]
+        tables.write_accuracy(self.folder, self.accuracy, self.validation, identities)
+        tables.write_ranks(self.folder, self.method.rank_rows())
+        tables.write_capacity(self.folder, self.capacity)
+        tables.write_timing(self.folder, self.timing)
+        tables.write_summary(
+            self.folder, self.config, self.stream.protocol, self.accuracy, self.growth(), self.timing, self.device
+        )
+
+    def growth(self) -> dict[str, float]:
+        """The model's increase over task 0 by convention: released count, honest count, bytes on disk."""
+        base, sizes, stored = self.method.base_parameters(), self.method.sizes(), self.method.stored_bytes()
+        return {
+            "released": growth_released(base, sizes),
+            "honest": growth_honest(base, sizes),
+            "bytes": sum(stored[1:]) / stored[0],
+        }
+
+    def ranks(self) -> list[int]:
+        """The newest task's ranks, in network order."""
+        rows = self.method.rank_rows()
+        return [row["rank"] for row in rows if row["task"] == rows[-1]["task"]]

@@ -1,0 +1,138 @@
+"""How a run survives: checkpoints of the phase in progress and of everything learned, and the clean interrupt."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ..backend import Device, restore_generator, saved_generator, to_host
+from ..runs import checkpoint
+from ..runs.record import RunFolder
+from ..training import Hooks, PhasePlan
+from ..training.loop import PhaseState, settle_losses
+from ..typing import Params
+
+STATE = "state"
+
+
+class RunInterruptedError(Exception):
+    """The user asked to stop; everything up to the last step is saved."""
+
+
+class Reporter:
+    """Where a run tells how far it is; the default is silent."""
+
+    def note(self, text: str) -> None:
+        """Something the user should know."""
+
+    def stream(self, protocol: dict[str, Any]) -> None:
+        """The stream is ready."""
+
+    def step(self, plan: PhasePlan, step: int, steps: int) -> None:
+        """An update is done."""
+
+    def epoch(self, plan: PhasePlan, record: dict[str, Any]) -> None:
+        """An epoch is done."""
+
+    def task(self, position: int, accuracies: list[float], growth: float, ranks: list[int]) -> None:
+        """A task is learned and every seen task is evaluated."""
+
+
+class Session(Hooks):
+    """The hooks of one run folder: a phase's state is saved when time is up, when it ends, and on an interrupt."""
+
+    def __init__(self, folder: RunFolder, device: Device, reporter: Reporter, seconds: float) -> None:
+        self.folder, self.device, self.reporter, self.seconds = folder, device, reporter, seconds
+        self.saved_at = time.monotonic()
+        self.interrupted = False
+
+    def restore(self, plan: PhasePlan) -> PhaseState | None:
+        name = phase_name(plan)
+        if not checkpoint.exists(self.folder.checkpoints, name):
+            return None
+        arrays, meta = checkpoint.load(self.folder.checkpoints, name)
+        if meta["task"] != plan.task:  # left by a task that ended just before the process did
+            return None
+        state: dict[str, Any] = meta["state"]
+        return PhaseState(
+            params=self._on_device(arrays, "params/"),
+            moments=self._on_device(arrays, "moments/"),
+            order=state["order"],
+            dropout=restore_generator(state["dropout"]),
+            step=state["step"],
+            losses=list(state["losses"]),
+            history=list(state["history"]),
+        )
+
+    def after_step(self, plan: PhasePlan, state: PhaseState, steps: int) -> None:
+        self.reporter.step(plan, state.step, steps)
+        if self.interrupted:
+            self.save(plan, state)
+            raise RunInterruptedError
+        if time.monotonic() - self.saved_at >= self.seconds:
+            self.save(plan, state)
+
+    def after_epoch(self, plan: PhasePlan, record: dict[str, Any]) -> None:
+        self.folder.append_metric({"event": "epoch", **record})
+        self.reporter.epoch(plan, record)
+
+    def finished(self, plan: PhasePlan, state: PhaseState) -> None:
+        self.save(plan, state)
+
+    def save(self, plan: PhasePlan, state: PhaseState) -> None:
+        """Write the state of the phase in progress."""
+        arrays = {f"params/{name}": to_host(value) for name, value in state.params.items()}
+        arrays.update({f"moments/{name}": to_host(value) for name, value in state.moments.items()})
+        cursor = {
+            "order": state.order,
+            "dropout": saved_generator(state.dropout),
+            "step": state.step,
+            "losses": settle_losses(plan, state),
+            "history": state.history,
+        }
+        checkpoint.save(self.folder.checkpoints, phase_name(plan), arrays, {"task": plan.task, "state": cursor})
+        self.saved_at = time.monotonic()
+
+    def forget_phases(self) -> None:
+        """Delete the phases' checkpoints: the task they belong to is saved."""
+        for name in PHASES:
+            checkpoint.remove(self.folder.checkpoints, name)
+
+    def _on_device(self, arrays: Any, prefix: str) -> Params:
+        """The arrays under a prefix, by what follows it."""
+        return {
+            name.removeprefix(prefix): self.device.to_device(value)
+            for name, value in arrays.items()
+            if name.startswith(prefix)
+        }
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Let the first Ctrl-C stop at the next step with everything saved; a second one stops at once."""
+
+        def stop(_number: int, _frame: Any) -> None:
+            if self.interrupted:
+                raise KeyboardInterrupt
+            self.interrupted = True
+            self.reporter.note("stopping after this step (Ctrl-C again to stop at once)")
+
+        try:
+            before = signal.signal(signal.SIGINT, stop)
+        except ValueError:  # not the main thread: the caller handles signals
+            yield
+            return
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+PHASES = ("base", "warm-up", "perturbation")
+
+
+def phase_name(plan: PhasePlan) -> str:
+    """The checkpoint's name of a phase of the task in progress."""
+    return plan.name

@@ -1,0 +1,61 @@
+"""Low-rank adaptation of a layer, as arrays in and arrays out: fit, decompose, choose ranks, prune, count."""
+
+from .decompose import Decomposition, decompose, initial_factors, residual, truncated, window_mean
+from .prune import PRUNE_RULES, SOLVES, Factors, PrunePlan, prune, pruning_plan, value_count
+from .ranks import FULL_SHARE_RULES, RANK_RULES, RankDecision, allocate_ranks, component_scores
+from .scaling import COLUMN_RULES, fit_col_scale, fit_row_scale, scaled_base
+from .size import (
+    TaskSize,
+    count_nonzero,
+    dense_count,
+    growth_dense,
+    growth_factors,
+    growth_honest,
+    growth_released,
+    honest_count,
+    pack_sparse,
+    packed_bytes,
+    released_count,
+    released_increase,
+    task_size,
+    unpack_sparse,
+)
+
+__all__ = [
+    "COLUMN_RULES",
+    "FULL_SHARE_RULES",
+    "PRUNE_RULES",
+    "RANK_RULES",
+    "SOLVES",
+    "Decomposition",
+    "Factors",
+    "PrunePlan",
+    "RankDecision",
+    "TaskSize",
+    "allocate_ranks",
+    "component_scores",
+    "count_nonzero",
+    "decompose",
+    "dense_count",
+    "fit_col_scale",
+    "fit_row_scale",
+    "growth_dense",
+    "growth_factors",
+    "growth_honest",
+    "growth_released",
+    "honest_count",
+    "initial_factors",
+    "pack_sparse",
+    "packed_bytes",
+    "prune",
+    "pruning_plan",
+    "released_count",
+    "released_increase",
+    "residual",
+    "scaled_base",
+    "task_size",
+    "truncated",
+    "unpack_sparse",
+    "value_count",
+    "window_mean",
+]

@@ -1,0 +1,6 @@
+"""Run folders: configuration, tables, metrics and checkpoints; formats only, and no pickle anywhere."""
+
+from .config import describe, load_toml, parse_assignment, resolve
+from .record import RunFolder
+
+__all__ = ["RunFolder", "describe", "load_toml", "parse_assignment", "resolve"]
