@@ -211,7 +211,8 @@ def compare_after_task(trace: Any, method: Replay, position: int, errors: Errors
     errors.compare("capacity increase", released_increase(base, sizes), trace[f"{prefix}/capacity_increase"])
     for seen in range(position + 1):
         model, params = method.network(seen)
-        x, _ = Arrays(trace[f"task{seen}/x_val"], trace[f"task{seen}/y_val"]).batch(np.arange(len(trace["task0/y_val"])))
+        images = trace[f"task{seen}/x_val"]
+        x, _ = Arrays(images, trace[f"task{seen}/y_val"]).batch(np.arange(len(images)))
         logits, _ = model.forward(params, x, EVALUATE)
         errors.compare("logits", logits.T, trace[f"{prefix}/logits_val/{seen}"])
     for name, value in network(trace, f"{prefix}/base/").items():
@@ -223,7 +224,7 @@ def compare_after_task(trace: Any, method: Replay, position: int, errors: Errors
             B, A = column_signs_of(row, own[f"{name}.B"], own[f"{name}.A"])
             errors.compare("pruned factors", B, row)
             errors.compare("pruned factors", A, col)
-            errors.compare("pruned entries that differ", (B == 0).sum() + (A == 0).sum(), (row == 0).sum() + (col == 0).sum())
+            errors.compare("entries pruned", (B == 0).sum() + (A == 0).sum(), (row == 0).sum() + (col == 0).sum())
     if position:
         compare_own_state(trace, method.tasks[position - 1], prefix, errors)
 

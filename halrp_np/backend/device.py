@@ -38,6 +38,7 @@ class Device:
 
     def __init__(self, name: str = "cpu") -> None:
         self.note = ""
+        self.xp: Any
         kind, _, number = name.partition(":")
         if kind not in ("cpu", "gpu", "auto") or (number and (kind != "gpu" or not number.isdigit())):
             raise DeviceError(

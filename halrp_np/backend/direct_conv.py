@@ -8,12 +8,11 @@ on the shapes only, never on the number of threads.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from ..typing import Array, Shape
+from .jit import compiled
 from .simd import (
     LANES,
     OUTPUTS,
@@ -30,13 +29,9 @@ from .simd import (
 _SWEEP = 128  # output pixels a weight-gradient block adds up at once: 5 gradients and the image rows stay in L1
 _DEPTH = 256  # inner indices that a matrix-product block adds up at once: its panels of b stay in L2
 _PARTS = 8  # partial sums of a weight gradient, added in fixed order
+MIN_BATCH, MIN_COLUMNS = LANES // 4, LANES // 2  # with fewer, most lanes would be empty: gemm_conv.py is faster
 _PANEL = PIXELS * LANES  # columns of a matrix-product panel
 _CHUNK, _GROUP = 4 * OUTPUTS, 2 * _PANEL  # rows and columns of a matrix-product task
-
-
-def _compiled(**options: Any) -> Any:
-    """njit as every kernel here wants it; NaN and infinity keep their meaning."""
-    return njit(cache=True, error_model="numpy", **options)
 
 
 def aligned(size: int) -> Array:
@@ -51,7 +46,7 @@ def _up(size: int, block: int) -> int:
     return -(-size // block)
 
 
-@_compiled(parallel=True)
+@compiled(parallel=True)
 def _pack(x, packed, channels, top, left, height, width):  # type: ignore[no-untyped-def]
     """Copy x (C, H, W, N) into packed [slice][channels][height][width][LANES], zeros around and in spare lanes."""
     count, rows, columns, batch = x.shape
@@ -80,28 +75,28 @@ def pack_images(x: Array, channels: int, top: int, left: int, height: int, width
     return packed
 
 
-@_compiled(parallel=True)
+@compiled(parallel=True)
 def _pack_weights(w, packed):  # type: ignore[no-untyped-def]
     """Copy w (O, C, kh, kw) into packed [O / OUTPUTS][C][kh][kw][OUTPUTS], zeros for the missing outputs."""
     outputs, channels, kh, kw = w.shape
-    for block in prange(packed.shape[0]):
-        for o in range(OUTPUTS):
-            out = block * OUTPUTS + o
-            for c in range(channels):
-                for i in range(kh):
-                    for j in range(kw):
-                        packed[block, c, i, j, o] = w[out, c, i, j] if out < outputs else 0
+    for task in prange(((outputs + OUTPUTS - 1) // OUTPUTS) * channels):
+        first, c, at = task // channels * OUTPUTS, task % channels, task * kh * kw * OUTPUTS
+        for i in range(kh):
+            for j in range(kw):
+                for o in range(first, first + OUTPUTS):
+                    packed[at] = w[o, c, i, j] if o < outputs else 0
+                    at += 1
 
 
 def pack_weights(w: Array) -> Array:
     """Weights (O, C, kh, kw), any strides, in the order in which _correlate walks along them."""
     outputs, channels, kh, kw = w.shape
-    packed = np.empty((_up(outputs, OUTPUTS), channels, kh, kw, OUTPUTS), dtype=np.float32)
+    packed = np.empty(_up(outputs, OUTPUTS) * OUTPUTS * channels * kh * kw, dtype=np.float32)
     _pack_weights(w, packed)
     return packed
 
 
-@_compiled()
+@compiled()
 def _correlate_block(x, at, plane, line, rows, w, w_at, taps, channels, stride):  # type: ignore[no-untyped-def]
     """Sum over channels, kernel rows and columns for PIXELS pixels and OUTPUTS outputs."""
     kh, kw = taps
@@ -116,7 +111,7 @@ def _correlate_block(x, at, plane, line, rows, w, w_at, taps, channels, stride):
     return block
 
 
-@_compiled()
+@compiled()
 def _store_corner(block, scratch, y, at, steps, pixels, outputs, lanes):  # type: ignore[no-untyped-def]
     """Write the part of a block that lies inside y: its first pixels, outputs and lanes."""
     step, output_step = steps
@@ -128,7 +123,7 @@ def _store_corner(block, scratch, y, at, steps, pixels, outputs, lanes):  # type
                 y[target + lane] = scratch[source + lane]
 
 
-@_compiled(parallel=True)
+@compiled(parallel=True)
 def _correlate(x, image, w, kernel, y, base, steps, extent, geometry):  # type: ignore[no-untyped-def]
     """y[o, u, v] = Σ w[o, c, i, j] x[c, u stride - top + i, v stride + first + j], rows outside x skipped.
 
@@ -170,7 +165,7 @@ def correlate(x: Array, w: Array, stride: int, padding: int) -> Array:
     packed = pack_images(x, channels, 0, padding, height, padded)
     steps = (rows * columns * batch, columns * batch, batch)
     _correlate(
-        packed, (channels, height, padded), pack_weights(w).reshape(-1), (kh, kw), y.reshape(-1), 0, steps, y.shape,
+        packed, (channels, height, padded), pack_weights(w), (kh, kw), y.reshape(-1), 0, steps, y.shape,
         (stride, padding, 0),
     )  # fmt: skip
     return y
@@ -183,7 +178,7 @@ def correlate_adjoint(gy: Array, w: Array, x_shape: Shape, stride: int, padding:
     a + (r + padding) // stride - b of gy: a correlation with the transposed, flipped sub-kernel. Columns alike.
     """
     channels, height, width, batch = x_shape
-    outputs, rows, columns = gy.shape[:3]
+    outputs, rows = gy.shape[:2]
     gx = np.zeros(x_shape, dtype=np.float32)
     left = w.shape[3] - 1  # at least every phase's shift
     padded = left + (padding + width) // stride + PIXELS + w.shape[3]  # beyond the last block's last read
@@ -199,17 +194,17 @@ def correlate_adjoint(gy: Array, w: Array, x_shape: Shape, stride: int, padding:
             steps = (height * width * batch, stride * width * batch, stride * batch)
             top, shift = kh - 1 - (r + padding) // stride, kw - 1 - (q + padding) // stride
             _correlate(
-                packed, (outputs, rows, padded), pack_weights(part).reshape(-1), (kh, kw), gx.reshape(-1),
+                packed, (outputs, rows, padded), pack_weights(part), (kh, kw), gx.reshape(-1),
                 (r * width + q) * batch, steps, extent, (1, top, left - shift),
             )  # fmt: skip
     return gx
 
 
-@_compiled(parallel=True)
+@compiled(parallel=True)
 def _weight_parts(x, image, gy, extent, taps, stride, parts):  # type: ignore[no-untyped-def]
     """parts[g, o, t] = Σ gy[o, u, v, n] x[taps[t] + (u, v) stride, n] over the g-th share of slices and rows.
 
-    Shapes: x [slice][C][H][W][LANES] with its padding, gy [slice][O][rows][columns][LANES] with O a multiple of OUTPUTS.
+    Shapes: x [slice][C][H][W][LANES] with its padding, gy [slice][O][rows][columns][LANES], O a multiple of OUTPUTS.
     """
     plane, width = image
     outputs, rows, columns, slices = extent
@@ -256,7 +251,7 @@ def correlate_weight(gy: Array, x: Array, w_shape: Shape, stride: int, padding: 
     return total
 
 
-@_compiled(parallel=True)
+@compiled(parallel=True)
 def _pack_panels(b, packed):  # type: ignore[no-untyped-def]
     """Copy b (K, N) into packed [panel][K][_PANEL], zeros beyond the last column."""
     depth, columns = b.shape
@@ -272,7 +267,7 @@ def _pack_panels(b, packed):  # type: ignore[no-untyped-def]
                 packed[at + n] = 0
 
 
-@_compiled()
+@compiled()
 def _add_rows(scratch, out, row, skip, column, fresh):  # type: ignore[no-untyped-def]
     """Add (or write, if fresh) a block in scratch [row][_PANEL] to out, from its row `skip` on."""
     columns = min(_PANEL, out.shape[1] - column)
@@ -282,7 +277,7 @@ def _add_rows(scratch, out, row, skip, column, fresh):  # type: ignore[no-untype
             out[row + o, column + n] = value if fresh else out[row + o, column + n] + value
 
 
-@_compiled(parallel=True)
+@compiled(parallel=True)
 def _product(a, a_steps, panels, depth, out):  # type: ignore[no-untyped-def]
     """out = a b, for flat a with element steps (row, column), and b packed in panels."""
     row_step, column_step = a_steps

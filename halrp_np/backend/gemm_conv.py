@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import scipy.linalg.cython_blas  # noqa: F401  Numba calls this BLAS: it must be loaded before its threads are limited
-from numba import njit, prange
+from numba import prange
 
 from ..typing import Array, Shape
+from .jit import compiled
 
 _BATCH = 64  # images of one task
 _PARTS = 8  # partial sums of a weight gradient, added in fixed order
 _ROWS = 16  # most row panels of a matrix product
 
 
-def _compiled(**options: Any) -> Any:
-    """njit as every kernel here wants it."""
-    return njit(cache=True, error_model="numpy", **options)
-
-
-@_compiled()
+@compiled()
 def _columns(x, begin, left, kernel, stride, out):  # type: ignore[no-untyped-def]
     """Fill out (C kh kw, columns, N) with the windows of one output row; zeros beyond the borders of x."""
-    channels, height, width, batch = x.shape
+    _, height, width, batch = x.shape
     kh, kw = kernel
     for tap in range(out.shape[0]):
         c, i, j = tap // (kh * kw), begin + tap // kw % kh, tap % kw - left
@@ -33,7 +27,7 @@ def _columns(x, begin, left, kernel, stride, out):  # type: ignore[no-untyped-de
                 out[tap, v, n] = x[c, i, v * stride + j, n] if inside else 0
 
 
-@_compiled(parallel=True)
+@compiled(parallel=True)
 def _correlate(x, w, kernel, stride, padding, y):  # type: ignore[no-untyped-def]
     """One output row of some images a task."""
     outputs, rows, columns, batch = y.shape
@@ -57,10 +51,10 @@ def correlate(x: Array, w: Array, stride: int, padding: int) -> Array:
     return y
 
 
-@_compiled(parallel=True)
+@compiled(parallel=True)
 def _correlate_adjoint(gy, w, kernel, stride, padding, gx):  # type: ignore[no-untyped-def]
     """Some images a task, since windows overlap: w gy, every product added back to the pixel that its tap saw."""
-    channels, height, width, batch = gx.shape
+    _, height, width, batch = gx.shape
     outputs, rows, columns, _ = gy.shape
     kh, kw = kernel
     group = 16
@@ -85,7 +79,7 @@ def correlate_adjoint(gy: Array, w: Array, x_shape: Shape, stride: int, padding:
     return gx
 
 
-@_compiled(parallel=True)
+@compiled(parallel=True)
 def _weight_parts(gy, x, kernel, stride, padding, parts):  # type: ignore[no-untyped-def]
     """parts[g] = Σ gy windowsᵀ over the g-th share of output rows and images."""
     outputs, rows, columns, batch = gy.shape
@@ -109,7 +103,7 @@ def correlate_weight(gy: Array, x: Array, w_shape: Shape, stride: int, padding: 
     return total
 
 
-@_compiled(parallel=True)
+@compiled(parallel=True)
 def _product(a, b, out):  # type: ignore[no-untyped-def]
     """out = a b, some rows of C-ordered a (and so of out) a task."""
     panels = min(_ROWS, a.shape[0])

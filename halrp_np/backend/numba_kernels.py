@@ -7,17 +7,15 @@ run on im2col and BLAS in gemm_conv.py. No result depends on the number of threa
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from ..errors import ShapeError
 from ..typing import Array, Shape
 from . import direct_conv, gemm_conv
+from .jit import compiled
 from .reference import output_size
 
-_SPAN = 4096  # elements of an elementwise task or of a partial sum
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _REASSOCIATE = {"reassoc", "contract", "nsz"}  # lets sums use vectors; NaN and infinity keep their meaning
 
@@ -38,7 +36,7 @@ def _expect(where: str, fits: bool, expected: str, *arrays: Array) -> None:
 
 def _expect_indices(where: str, name: str, indices: Array, size: int) -> None:
     """Raise ShapeError unless every index lies in 0 .. size-1."""
-    if indices.size and not (0 <= indices.min() and indices.max() < size):
+    if indices.size and (indices.min() < 0 or indices.max() >= size):
         raise ShapeError(
             where,
             expected=f"{name} in 0..{size - 1}",
@@ -52,14 +50,14 @@ def matmul(a: Array, b: Array) -> Array:
     _expect("matmul", a.ndim == 2 and b.ndim == 2 and a.shape[1] == b.shape[0], "(M, K) and (K, N)", a, b)
     if 0 in (*a.shape, b.shape[1]):
         return np.zeros((a.shape[0], b.shape[1]), dtype=np.result_type(a, b))
-    if a.dtype == b.dtype == np.float32 and b.shape[1] >= direct_conv.LANES // 2:
+    if a.dtype == b.dtype == np.float32 and b.shape[1] >= direct_conv.MIN_COLUMNS:
         return direct_conv.product(a, b)
     return gemm_conv.product(a, b)
 
 
-def _direct(*arrays: Array) -> bool:
+def _direct(images: Array) -> bool:
     """Whether the register blocks serve: float32, and lanes that are not mostly empty."""
-    return arrays[0].dtype == np.float32 and arrays[0].shape[-1] >= direct_conv.LANES // 4
+    return bool(images.dtype == np.float32 and images.shape[-1] >= direct_conv.MIN_BATCH)
 
 
 def _expect_conv(where: str, x_shape: Shape, w_shape: Shape, gy: Array | None, stride: int, padding: int) -> None:
@@ -99,7 +97,7 @@ def conv2d_grad_weight(gy: Array, x: Array, w_shape: Shape, stride: int, padding
     return (direct_conv if _direct(gy) else gemm_conv).correlate_weight(gy, x, w_shape, stride, padding)
 
 
-@njit(cache=True, error_model="numpy", fastmath=_REASSOCIATE)
+@compiled(fastmath=_REASSOCIATE)
 def _sum(row):  # type: ignore[no-untyped-def]
     """Σ row in float64."""
     total = 0.0
@@ -108,7 +106,7 @@ def _sum(row):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(cache=True, error_model="numpy", fastmath=_REASSOCIATE)
+@compiled(fastmath=_REASSOCIATE)
 def _sum_of_products(row, other, mean):  # type: ignore[no-untyped-def]
     """Σ (row - mean) other in float64."""
     total = 0.0
@@ -117,7 +115,7 @@ def _sum_of_products(row, other, mean):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(cache=True, error_model="numpy", fastmath=_REASSOCIATE)
+@compiled(fastmath=_REASSOCIATE)
 def _sum_of_squares(row, mean):  # type: ignore[no-untyped-def]
     """Σ (row - mean)² in float64."""
     total = 0.0
@@ -127,7 +125,7 @@ def _sum_of_squares(row, mean):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@compiled(parallel=True)
 def _batchnorm_train(x, gamma, beta, eps, y, mean, var):  # type: ignore[no-untyped-def]
     """One channel a task; two passes over its row, which stays in the cache, then the output."""
     for c in prange(x.shape[0]):
@@ -157,7 +155,7 @@ def batchnorm_train(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Ar
     return y, mean, var
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@compiled(parallel=True)
 def _batchnorm_apply(x, scale, shift, y):  # type: ignore[no-untyped-def]
     """One channel a task."""
     for c in prange(x.shape[0]):
@@ -175,7 +173,7 @@ def batchnorm_apply(x: Array, scale: Array, shift: Array) -> Array:
     return y
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@compiled(parallel=True)
 def _batchnorm_backward(gy, x, gamma, mean, var, eps, gx, ggamma, gbeta):  # type: ignore[no-untyped-def]
     """One channel a task: two sums, then gx = a gy + b (x - mean) + d."""
     for c in prange(x.shape[0]):
@@ -202,7 +200,7 @@ def batchnorm_backward(
     return gx, ggamma, gbeta
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@compiled(parallel=True)
 def _relu(x, y):  # type: ignore[no-untyped-def]
     """Not `x > 0`: that would turn a NaN into 0."""
     zero = x.dtype.type(0)
@@ -218,7 +216,7 @@ def relu(x: Array) -> Array:
     return y
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@compiled(parallel=True)
 def _relu_backward(y, gy, gx):  # type: ignore[no-untyped-def]
     """A product, so that a NaN gradient shows even where the output is 0."""
     zero, one = gy.dtype.type(0), gy.dtype.type(1)
@@ -235,7 +233,7 @@ def relu_backward(y: Array, gy: Array) -> Array:
     return gx
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@compiled(parallel=True)
 def _maxpool2d(x, kernel, stride, y, argmax):  # type: ignore[no-untyped-def]
     """One output row a task; the batch is the inner loop, so a window is compared for many images at once."""
     channels, rows, columns, batch = y.shape
@@ -255,7 +253,7 @@ def _maxpool2d(x, kernel, stride, y, argmax):  # type: ignore[no-untyped-def]
 
 
 def _expect_pool(where: str, x_shape: Shape, gy: Array | None, kernel: int, stride: int) -> tuple[int, int]:
-    """Rows and columns of the pooled image; ShapeError if a window does not fit, or is too large for a uint8 position."""
+    """Rows and columns of the pooled image; ShapeError for a window that does not fit (or has over 256 pixels)."""
     fits = len(x_shape) == 4 and 1 <= kernel <= 16 and stride >= 1 and min(x_shape[1:3]) >= kernel
     rows, columns = (output_size(x_shape[k], kernel, stride, 0) for k in (1, 2)) if fits else (0, 0)
     if not fits or (gy is not None and gy.shape != (x_shape[0], rows, columns, x_shape[3])):
@@ -278,21 +276,22 @@ def maxpool2d(x: Array, kernel: int, stride: int) -> tuple[Array, Array]:
     return y, argmax
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
-def _maxpool2d_backward(gy, argmax, kernel, stride, gx):  # type: ignore[no-untyped-def]
+@compiled(parallel=True)
+def _maxpool2d_backward(gy, argmax, extent, kernel, stride, gx):  # type: ignore[no-untyped-def]
     """One channel a task, since windows may overlap; every tap of a window takes the gradients that are its own."""
-    channels, rows, columns, batch = gy.shape
-    zero = gy.dtype.type(0)
+    channels, rows, columns, width, batch = extent
+    zero, plane = gy.dtype.type(0), gx.size // channels
     for c in prange(channels):
-        gx[c] = zero
+        for at in range(c * plane, (c + 1) * plane):
+            gx[at] = zero
         for u in range(rows):
             for v in range(columns):
-                gradient, where = gy[c, u, v], argmax[c, u, v]
+                source = ((c * rows + u) * columns + v) * batch
                 for tap in range(kernel * kernel):
-                    row = gx[c, u * stride + tap // kernel, v * stride + tap % kernel]
-                    mine = np.uint8(tap)
+                    i, j, mine = u * stride + tap // kernel, v * stride + tap % kernel, np.uint8(tap)
+                    target = c * plane + (i * width + j) * batch
                     for n in range(batch):
-                        row[n] += gradient[n] if where[n] == mine else zero
+                        gx[target + n] += gy[source + n] if argmax[source + n] == mine else zero
 
 
 def maxpool2d_backward(gy: Array, argmax: Array, x_shape: Shape, kernel: int, stride: int) -> Array:
@@ -301,11 +300,13 @@ def maxpool2d_backward(gy: Array, argmax: Array, x_shape: Shape, kernel: int, st
     _expect("maxpool2d_backward", gy.shape == argmax.shape, "gy and argmax of one shape", gy, argmax)
     (gy,) = _floats(gy)
     gx: Array = np.empty(x_shape, dtype=gy.dtype)
-    _maxpool2d_backward(gy, np.ascontiguousarray(argmax, dtype=np.uint8), kernel, stride, gx)
+    where = np.ascontiguousarray(argmax, dtype=np.uint8).reshape(-1)
+    if gx.size:
+        _maxpool2d_backward(gy.reshape(-1), where, (*gy.shape[:3], *x_shape[2:]), kernel, stride, gx.reshape(-1))
     return gx
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@compiled(parallel=True)
 def _softmax_cross_entropy(logits, labels, loss, probabilities):  # type: ignore[no-untyped-def]
     """One sample a task; a NaN logit passes the maximum unseen and reaches everything through exp."""
     classes = logits.shape[0]
@@ -333,7 +334,7 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
     return loss, probabilities
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@compiled(parallel=True)
 def _adam_step(theta, grad, m, v, factors):  # type: ignore[no-untyped-def]
     """One pass over four arrays; `factors` are in the type of theta."""
     beta1, other1, beta2, other2, rate, root, eps, l1, l2, centre, scale = factors
@@ -365,7 +366,7 @@ def adam_step(
             array[...] = done.reshape(array.shape)
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@compiled(parallel=True)
 def _gather_images(images, rows, source, table, table_row, out):  # type: ignore[no-untyped-def]
     """A few images a task: their pixels stay in the cache while the output is written in short runs of the batch."""
     group = 16

@@ -15,7 +15,8 @@ from typing import Any
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic, models, register_model
+from numba.extending import intrinsic as numba_intrinsic
+from numba.extending import models, register_model
 
 WIDE = bool(llvm.get_host_cpu_features().get("avx512f", False))
 LANES = 16 if WIDE else 8
@@ -28,6 +29,7 @@ TAPS = 5 if WIDE else 2
 _FLOAT = ir.FloatType()
 _VECTOR = ir.VectorType(_FLOAT, LANES)
 _INT = ir.IntType(64)
+_FMA = f"llvm.fmuladd.v{LANES}f32"
 
 
 class Block(types.Type):
@@ -35,7 +37,7 @@ class Block(types.Type):
 
     def __init__(self, size: int) -> None:
         self.size = size
-        super().__init__(name=f"Block({size} x float32x{LANES})")
+        super().__init__(name=f"Block({size} x float32x{LANES})")  # type: ignore[no-untyped-call]
 
 
 @register_model(Block)
@@ -47,6 +49,7 @@ class _BlockModel(models.PrimitiveModel):
 
 
 _Emit = Callable[..., Any]
+intrinsic: Any = numba_intrinsic  # its own annotations describe the Python function, not the compiled one
 
 
 def _pointer(context: Any, builder: Any, array_type: Any, array: Any, offset: Any) -> Any:
@@ -70,7 +73,7 @@ def _broadcast(builder: Any, scalar: Any) -> Any:
 def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
     """a b + c, one instruction where the processor has it."""
     kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
-    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{LANES}f32")
+    function = cgutils.get_or_insert_function(builder.module, kind, _FMA)  # type: ignore[no-untyped-call]
     return builder.call(function, [a, b, c])
 
 
@@ -79,7 +82,8 @@ def _combine(builder: Any, block: Any, rows: Sequence[Any], columns: Sequence[An
     for r, row in enumerate(rows):
         for c, column in enumerate(columns):
             at = r * len(columns) + c
-            block = builder.insert_value(block, _multiply_add(builder, row, column, builder.extract_value(block, at)), at)
+            sum_ = _multiply_add(builder, row, column, builder.extract_value(block, at))
+            block = builder.insert_value(block, sum_, at)
     return block
 
 

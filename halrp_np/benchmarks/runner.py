@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Device, Streams
-from ..data import Mnist, Stream, Task
+from ..data import Stream, Task
 from ..errors import ResumeError
 from ..lowrank import growth_honest, growth_released
 from ..methods import Method, MethodTask, make_method
@@ -41,8 +41,8 @@ def run(config: RunConfig, out: str | os.PathLike[str], reporter: Reporter | Non
     folder = RunFolder.create(out)
     with folder.lock():
         recorded = {"config": resolver.as_record(config), "protocol": protocol_of(stream)}
+        folder.write_json("config.json", recorded)  # first: a folder with it can be resumed
         folder.write_json("environment.json", environment(device.name))
-        folder.write_json("config.json", recorded)
         for note in (*mnist.notes, device.note):
             if note:
                 reporter.note(note)
@@ -60,6 +60,8 @@ def resume(path: str | os.PathLike[str], reporter: Reporter | None = None) -> Pa
     config = resolver.resolve(RunConfig, (f"{folder.path}/config.json", recorded["config"]))
     with folder.lock("halrp-np resume"):
         device = Device(config.device)
+        if not (folder.path / "environment.json").exists():  # killed before it was written
+            folder.write_json("environment.json", environment(device.name))
         stream = same_stream(config, recorded["protocol"], folder.path)
         Run(config, folder, device, stream, reporter or Reporter()).execute()
     return folder.path
@@ -68,9 +70,12 @@ def resume(path: str | os.PathLike[str], reporter: Reporter | None = None) -> Pa
 def protocol_of(stream: Stream) -> dict[str, Any]:
     """The stream's protocol with a digest of its pixels and labels, so that a resume knows its data again."""
     images = stream.tasks[0].train
-    digest = hashlib.sha256(np.ascontiguousarray(images.images)).hexdigest()
-    labels = hashlib.sha256(np.ascontiguousarray(images.labels)).hexdigest()
-    return {**stream.protocol, "pixels_sha256": digest, "labels_sha256": labels}
+    return {**stream.protocol, "pixels_sha256": digest(images.images), "labels_sha256": digest(images.labels)}
+
+
+def digest(array: np.ndarray[Any, Any]) -> str:
+    """SHA-256 of an array's values."""
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
 def same_stream(config: RunConfig, protocol: dict[str, Any], path: Path) -> Stream:
@@ -78,7 +83,7 @@ def same_stream(config: RunConfig, protocol: dict[str, Any], path: Path) -> Stre
 
     Raises: ResumeError when what is found now differs.
     """
-    source = "sample" if protocol["data"] == "mnist-5k" else "full"
+    source: Any = {"mnist-5k": "sample", "mnist-60k": "full"}.get(protocol["data"], config.data)
     stream, _ = open_stream(replace(config, data=source))
     found = protocol_of(stream)
     for key in ("data", "pixels_sha256", "labels_sha256"):

@@ -126,5 +126,3 @@ def write_summary(
             "time": seconds,
         },
     )
-
-

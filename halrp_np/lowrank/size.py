@@ -127,6 +127,7 @@ def pack_sparse(array: HostArray) -> dict[str, HostArray]:
     """Return host arrays that hold a host array in the fewer bytes: as it is, or one bit per entry and the non-zeros.
 
     Shapes: any. `{"dense": array}`, or `{"shape": (ndim,) int64, "mask": (⌈n/8⌉,) uint8, "values": (m,)}`.
+            The dense part may share the input's memory.
     Math:   an entry is zero when all its bits are, so -0.0 and NaN survive and unpacking is exact.
     """
     dense = np.ascontiguousarray(array).reshape(array.shape)

@@ -101,9 +101,7 @@ class Halrp(PerturbedNetworks):
             residuals[name] = lowrank.decompose(lowrank.window_mean(lowrank.residual(W, F, R, S)))
         return scalings, residuals
 
-    def allocate_ranks(
-        self, residuals: dict[str, Decomposition], importance: dict[str, float]
-    ) -> list[RankDecision]:
+    def allocate_ranks(self, residuals: dict[str, Decomposition], importance: dict[str, float]) -> list[RankDecision]:
         """Share the ranks out over all layers by importance times discarded squared singular values."""
         scores = {
             name: lowrank.component_scores(to_host(parts.s), self.window(name), importance[name])

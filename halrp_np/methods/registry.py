@@ -21,7 +21,5 @@ def make_method(
     Raises: ConfigError for an unknown name.
     """
     if name not in METHODS:
-        raise ConfigError("method", expected=" or ".join(METHODS), received=repr(name), next_step="Choose one of these.")
+        raise ConfigError("method", expected=" or ".join(METHODS), received=repr(name), next_step="Choose another.")
     return METHODS[name](build, settings, device=device, dtype=dtype, streams=streams)
-
-

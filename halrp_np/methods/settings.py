@@ -73,7 +73,7 @@ PRESETS: dict[str, Preset] = {
 PRESET_NOTES: dict[str, str] = {
     "gamma_rule": "the released schedule divides 50000 images by the number of tasks, whatever the benchmark",
     "gradient_scale": "the released code multiplies every gradient by 10; under Adam this only divides epsilon by 10",
-    "scaling_centre": "the released penalty pulls R and S to 0, shrinking the shared base; as intended they stay near 1",
+    "scaling_centre": "the released penalty pulls R and S to 0 and shrinks the shared base; as intended they stay by 1",
     "importance": "the released mean over entries divides a layer's importance by its size, favouring small layers",
     "s_fit": "a broadcasting slip makes the released S a rescaled column fit instead of least squares given R",
     "prune_solve": "the released fraction ignores what cannot be pruned, so growth ends above the budget",

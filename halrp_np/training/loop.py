@@ -178,14 +178,12 @@ def settle_losses(plan: PhasePlan, state: PhaseState) -> list[float]:
                 f"task {plan.task}, phase {plan.name}, epoch {len(state.history) + 1}, step {step}",
                 expected="a finite loss",
                 received=str(value),
-                next_step="Lower the learning rate, or check the data for NaN; the run folder keeps its last checkpoint.",
+                next_step="Lower the learning rate, or check the data; the last checkpoint is kept.",
             )
     return state.losses
 
 
-def close_epoch(
-    plan: PhasePlan, state: PhaseState, order: np.random.Generator, steps: int, hooks: Hooks
-) -> None:
+def close_epoch(plan: PhasePlan, state: PhaseState, order: np.random.Generator, steps: int, hooks: Hooks) -> None:
     """Record the epoch and move the batch order on to the next."""
     losses = settle_losses(plan, state)
     record = {

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from halrp_np.errors import ConfigError, DivergenceError, ShapeError
 from halrp_np.lowrank import (
     PRUNE_RULES,
+    SOLVES,
     PrunePlan,
     TaskSize,
     count_nonzero,
@@ -188,6 +189,19 @@ def test_an_unreachable_budget_is_said() -> None:
     empty = pruning_plan("relative", [0.5], solve="exact", bounded=True, growth=1.0, factor_growth=0.0)
     assert empty is not None
     assert not empty.reachable
+    assert empty.fraction == 1
+
+
+@pytest.mark.parametrize("solve", SOLVES)
+def test_the_budget_itself_counts_as_reached(solve: str) -> None:
+    def fraction(growth: float) -> float | None:
+        bound: dict[str, Any] = {"bounded": True, "growth": growth, "factor_growth": growth / 2, "solve": solve}
+        plan = pruning_plan("relative", [0.5], **bound)
+        return None if plan is None else plan.fraction
+
+    assert fraction(np.nextafter(0.5, 0)) is None
+    assert fraction(0.5) == 0
+    assert 0 < (fraction(0.501) or 0) < 0.01
 
 
 def test_only_the_current_task_can_be_pruned_to_the_budget_of_all() -> None:
