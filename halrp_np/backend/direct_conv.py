@@ -179,7 +179,8 @@ def correlate_adjoint(gy: Array, w: Array, x_shape: Shape, stride: int, padding:
     """
     channels, height, width, batch = x_shape
     outputs, rows = gy.shape[:2]
-    gx = np.zeros(x_shape, dtype=np.float32)
+    seen = stride <= min(w.shape[2:])  # by some output, every pixel that lies under the windows; the others stay 0
+    gx = (np.empty if seen else np.zeros)(x_shape, dtype=np.float32)
     left = w.shape[3] - 1  # at least every phase's shift
     padded = left + (padding + width) // stride + PIXELS + w.shape[3]  # beyond the last block's last read
     packed = pack_images(gy, outputs, 0, left, rows, padded)

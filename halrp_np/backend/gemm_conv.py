@@ -15,16 +15,38 @@ _ROWS = 16  # most row panels of a matrix product
 
 
 @compiled()
-def _columns(x, begin, left, kernel, stride, out):  # type: ignore[no-untyped-def]
-    """Fill out (C kh kw, columns, N) with the windows of one output row; zeros beyond the borders of x."""
-    _, height, width, batch = x.shape
+def _columns(x, begin, left, kernel, stride, first, out):  # type: ignore[no-untyped-def]
+    """Fill out (C kh kw, columns, N) with one output row's windows of the images from `first` on, zeros outside x."""
+    _, height, width, _ = x.shape
     kh, kw = kernel
     for tap in range(out.shape[0]):
         c, i, j = tap // (kh * kw), begin + tap // kw % kh, tap % kw - left
         for v in range(out.shape[1]):
             inside = 0 <= i < height and 0 <= v * stride + j < width
-            for n in range(batch):
-                out[tap, v, n] = x[c, i, v * stride + j, n] if inside else 0
+            for n in range(out.shape[2]):
+                out[tap, v, n] = x[c, i, v * stride + j, first + n] if inside else 0
+
+
+@compiled()
+def _row(y, u, first, out):  # type: ignore[no-untyped-def]
+    """Fill out (O, columns, N) with output row u of the images from `first` on."""
+    for o in range(out.shape[0]):
+        for v in range(out.shape[1]):
+            for n in range(out.shape[2]):
+                out[o, v, n] = y[o, u, v, first + n]
+
+
+@compiled()
+def _add_back(windows, begin, left, kernel, stride, first, gx):  # type: ignore[no-untyped-def]
+    """Add windows (C kh kw, columns, N) of one output row to the pixels of gx that its taps saw."""
+    _, height, width, _ = gx.shape
+    kh, kw = kernel
+    for tap in range(windows.shape[0]):
+        c, i, j = tap // (kh * kw), begin + tap // kw % kh, tap % kw - left
+        for v in range(windows.shape[1]):
+            if 0 <= i < height and 0 <= v * stride + j < width:
+                for n in range(windows.shape[2]):
+                    gx[c, i, v * stride + j, first + n] += windows[tap, v, n]
 
 
 @compiled(parallel=True)
@@ -36,9 +58,12 @@ def _correlate(x, w, kernel, stride, padding, y):  # type: ignore[no-untyped-def
         u, first = task // groups, task % groups * _BATCH
         last = min(batch, first + _BATCH)
         windows = np.empty((w.shape[1], columns, last - first), dtype=x.dtype)
-        _columns(x[..., first:last], u * stride - padding, padding, kernel, stride, windows)
-        product = np.dot(w, windows.reshape(w.shape[1], -1))
-        y[:, u, :, first:last] = product.reshape(outputs, columns, last - first)
+        _columns(x, u * stride - padding, padding, kernel, stride, first, windows)
+        product = np.dot(w, windows.reshape(w.shape[1], -1)).reshape(outputs, columns, last - first)
+        for o in range(outputs):
+            for v in range(columns):
+                for n in range(last - first):
+                    y[o, u, v, first + n] = product[o, v, n]
 
 
 def correlate(x: Array, w: Array, stride: int, padding: int) -> Array:
@@ -54,20 +79,15 @@ def correlate(x: Array, w: Array, stride: int, padding: int) -> Array:
 @compiled(parallel=True)
 def _correlate_adjoint(gy, w, kernel, stride, padding, gx):  # type: ignore[no-untyped-def]
     """Some images a task, since windows overlap: w gy, every product added back to the pixel that its tap saw."""
-    _, height, width, batch = gx.shape
-    outputs, rows, columns, _ = gy.shape
-    kh, kw = kernel
+    outputs, rows, columns, batch = gy.shape
     group = 16
     for task in prange((batch + group - 1) // group):
-        first, last = task * group, min(batch, (task + 1) * group)
+        first = task * group
+        gradient = np.empty((outputs, columns, min(batch - first, group)), dtype=gy.dtype)
         for u in range(rows):
-            gradient = gy[:, u, :, first:last].copy().reshape(outputs, -1)
-            windows = np.dot(w, gradient).reshape(w.shape[0], columns, last - first)
-            for tap in range(w.shape[0]):
-                c, i, j = tap // (kh * kw), u * stride - padding + tap // kw % kh, tap % kw - padding
-                for v in range(columns):
-                    if 0 <= i < height and 0 <= v * stride + j < width:
-                        gx[c, i, v * stride + j, first:last] += windows[tap, v]
+            _row(gy, u, first, gradient)
+            windows = np.dot(w, gradient.reshape(outputs, -1)).reshape(w.shape[0], columns, gradient.shape[2])
+            _add_back(windows, u * stride - padding, padding, kernel, stride, first, gx)
 
 
 def correlate_adjoint(gy: Array, w: Array, x_shape: Shape, stride: int, padding: int) -> Array:
@@ -89,9 +109,13 @@ def _weight_parts(gy, x, kernel, stride, padding, parts):  # type: ignore[no-unt
             u, first = item // groups, item % groups * _BATCH
             last = min(batch, first + _BATCH)
             windows = np.empty((parts.shape[2], columns, last - first), dtype=x.dtype)
-            _columns(x[..., first:last], u * stride - padding, padding, kernel, stride, windows)
-            gradient = gy[:, u, :, first:last].copy().reshape(outputs, -1)
-            parts[g] += np.dot(gradient, windows.reshape(parts.shape[2], -1).T)
+            _columns(x, u * stride - padding, padding, kernel, stride, first, windows)
+            gradient = np.empty((outputs, columns, last - first), dtype=gy.dtype)
+            _row(gy, u, first, gradient)
+            product = np.dot(gradient.reshape(outputs, -1), windows.reshape(parts.shape[2], -1).T)
+            for o in range(outputs):
+                for t in range(parts.shape[2]):
+                    parts[g, o, t] += product[o, t]
 
 
 def correlate_weight(gy: Array, x: Array, w_shape: Shape, stride: int, padding: int) -> Array:
@@ -109,7 +133,10 @@ def _product(a, b, out):  # type: ignore[no-untyped-def]
     panels = min(_ROWS, a.shape[0])
     for p in prange(panels):
         first, last = p * a.shape[0] // panels, (p + 1) * a.shape[0] // panels
-        out[first:last] = np.dot(a[first:last], b)
+        product = np.dot(a[first:last], b)
+        for m in range(last - first):
+            for n in range(b.shape[1]):
+                out[first + m, n] = product[m, n]
 
 
 def product(a: Array, b: Array) -> Array:

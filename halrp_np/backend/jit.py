@@ -1,13 +1,38 @@
-"""The one way in which the CPU kernels are compiled."""
+"""The one way in which the CPU kernels are compiled, and the number of threads they run on."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from numba import njit
+from numba import get_num_threads, njit, set_num_threads
+
+_WORTH_SHARING = 2**15  # elements; some 10 µs on one core, as long as it takes to wake the others
 
 
-def compiled(**options: Any) -> Any:
-    """numba.njit, kept on disk, with division as NumPy does it.
+def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """numba.njit on first call, kept on disk where a disk takes it, with division as NumPy does it.
 
     No kernel asks for full `fastmath`: it assumes that NaN and infinity do not occur, and they must reach the loss.
     """
-    return njit(cache=True, error_model="numpy", **options)
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        try:
+            return njit(cache=True, error_model="numpy", **options)(function)
+        except RuntimeError:  # neither the package's folder nor the user's cache can be written
+            return njit(error_model="numpy", **options)(function)
+
+    return decorate
+
+
+@contextmanager
+def threads_for(elements: int) -> Iterator[None]:
+    """Run small work on the calling thread: on a busy machine, waiting for a second one can take milliseconds."""
+    threads = get_num_threads()
+    if elements >= _WORTH_SHARING or threads == 1:
+        yield
+        return
+    set_num_threads(1)
+    try:
+        yield
+    finally:
+        set_num_threads(threads)

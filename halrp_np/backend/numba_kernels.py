@@ -13,9 +13,10 @@ from numba import prange
 from ..errors import ShapeError
 from ..typing import Array, Shape
 from . import direct_conv, gemm_conv
-from .jit import compiled
-from .reference import output_size
+from .checks import expect, expect_conv, expect_gather, expect_pool, expect_rows
+from .jit import compiled, threads_for
 
+_LANES = 16  # multiply-adds in the time of one element of an elementwise op, roughly
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _REASSOCIATE = {"reassoc", "contract", "nsz"}  # lets sums use vectors; NaN and infinity keep their meaning
 
@@ -25,13 +26,6 @@ def _floats(*arrays: Array) -> list[Array]:
     kind = np.result_type(*arrays)
     kind = kind if kind in _FLOATS else np.dtype(np.float64)
     return [np.ascontiguousarray(array, dtype=kind).reshape(array.shape) for array in arrays]
-
-
-def _expect(where: str, fits: bool, expected: str, *arrays: Array) -> None:
-    """Raise ShapeError unless the shapes fit."""
-    if not fits:
-        shapes = " and ".join(str(tuple(array.shape)) for array in arrays)
-        raise ShapeError(where, expected=expected, received=shapes, next_step="Check the shapes of the arguments.")
 
 
 def _expect_indices(where: str, name: str, indices: Array, size: int) -> None:
@@ -47,12 +41,12 @@ def _expect_indices(where: str, name: str, indices: Array, size: int) -> None:
 
 def matmul(a: Array, b: Array) -> Array:
     """See reference.matmul."""
-    _expect("matmul", a.ndim == 2 and b.ndim == 2 and a.shape[1] == b.shape[0], "(M, K) and (K, N)", a, b)
+    expect("matmul", a.ndim == 2 and b.ndim == 2 and a.shape[1] == b.shape[0], "(M, K) and (K, N)", a, b)
     if 0 in (*a.shape, b.shape[1]):
         return np.zeros((a.shape[0], b.shape[1]), dtype=np.result_type(a, b))
-    if a.dtype == b.dtype == np.float32 and b.shape[1] >= direct_conv.MIN_COLUMNS:
-        return direct_conv.product(a, b)
-    return gemm_conv.product(a, b)
+    direct = a.dtype == b.dtype == np.float32 and b.shape[1] >= direct_conv.MIN_COLUMNS
+    with threads_for(a.size * b.shape[1] // _LANES):
+        return (direct_conv if direct else gemm_conv).product(a, b)
 
 
 def _direct(images: Array) -> bool:
@@ -60,41 +54,28 @@ def _direct(images: Array) -> bool:
     return bool(images.dtype == np.float32 and images.shape[-1] >= direct_conv.MIN_BATCH)
 
 
-def _expect_conv(where: str, x_shape: Shape, w_shape: Shape, gy: Array | None, stride: int, padding: int) -> None:
-    """Raise ShapeError unless the shapes belong to one convolution with at least one output pixel."""
-    fits = len(x_shape) == 4 and len(w_shape) == 4 and x_shape[0] == w_shape[1] and stride >= 1 and padding >= 0
-    if fits:
-        size = tuple(output_size(x_shape[k + 1], w_shape[k + 2], stride, padding) for k in (0, 1))
-        fits = min(size) >= 1 and (gy is None or gy.shape == (w_shape[0], *size, x_shape[3]))
-    if not fits:
-        raise ShapeError(
-            where,
-            expected="x (C, H, W, N) no smaller than its kernel w (O, C, kh, kw), and gy (O, Ho, Wo, N)",
-            received=f"x {tuple(x_shape)}, w {tuple(w_shape)}, gy {None if gy is None else tuple(gy.shape)}, "
-            f"stride {stride}, padding {padding}",
-            next_step="Check the shapes of the arguments.",
-        )
-
-
 def conv2d(x: Array, w: Array, stride: int, padding: int) -> Array:
     """See reference.conv2d."""
-    _expect_conv("conv2d", x.shape, w.shape, None, stride, padding)
+    rows, columns = expect_conv("conv2d", x.shape, w.shape, None, stride, padding)
     x, w = _floats(x, w)
-    return (direct_conv.correlate if _direct(x) else gemm_conv.correlate)(x, w, stride, padding)
+    with threads_for(w.size * rows * columns * x.shape[3] // _LANES):
+        return (direct_conv if _direct(x) else gemm_conv).correlate(x, w, stride, padding)
 
 
 def conv2d_grad_input(gy: Array, w: Array, x_shape: Shape, stride: int, padding: int) -> Array:
     """See reference.conv2d_grad_input."""
-    _expect_conv("conv2d_grad_input", x_shape, w.shape, gy, stride, padding)
+    expect_conv("conv2d_grad_input", x_shape, w.shape, gy, stride, padding)
     gy, w = _floats(gy, w)
-    return (direct_conv if _direct(gy) else gemm_conv).correlate_adjoint(gy, w, x_shape, stride, padding)
+    with threads_for(gy.size * w.size // max(1, len(w)) // _LANES):
+        return (direct_conv if _direct(gy) else gemm_conv).correlate_adjoint(gy, w, x_shape, stride, padding)
 
 
 def conv2d_grad_weight(gy: Array, x: Array, w_shape: Shape, stride: int, padding: int) -> Array:
     """See reference.conv2d_grad_weight."""
-    _expect_conv("conv2d_grad_weight", x.shape, w_shape, gy, stride, padding)
+    expect_conv("conv2d_grad_weight", x.shape, w_shape, gy, stride, padding)
     gy, x = _floats(gy, x)
-    return (direct_conv if _direct(gy) else gemm_conv).correlate_weight(gy, x, w_shape, stride, padding)
+    with threads_for(gy.size * int(np.prod(w_shape[1:])) // _LANES):
+        return (direct_conv if _direct(gy) else gemm_conv).correlate_weight(gy, x, w_shape, stride, padding)
 
 
 @compiled(fastmath=_REASSOCIATE)
@@ -140,18 +121,13 @@ def _batchnorm_train(x, gamma, beta, eps, y, mean, var):  # type: ignore[no-unty
             y[c, i] = (x[c, i] - high) * scale + shift
 
 
-def _expect_rows(where: str, x: Array, *rows: Array) -> None:
-    """Raise ShapeError unless x is (C, M) and each of rows is (C,)."""
-    fits = x.ndim == 2 and all(row.shape == x.shape[:1] for row in rows)
-    _expect(where, fits, "x (C, M) and per-channel arrays (C,)", x, *rows)
-
-
 def batchnorm_train(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array]:
     """See reference.batchnorm_train; the statistics are summed in float64."""
-    _expect_rows("batchnorm_train", x, gamma, beta)
+    expect_rows("batchnorm_train", x, gamma, beta)
     x, gamma, beta = _floats(x, gamma, beta)
     y, mean, var = np.empty_like(x), np.empty_like(gamma), np.empty_like(gamma)
-    _batchnorm_train(x, gamma, beta, float(eps), y, mean, var)
+    with threads_for(x.size):
+        _batchnorm_train(x, gamma, beta, float(eps), y, mean, var)
     return y, mean, var
 
 
@@ -166,10 +142,11 @@ def _batchnorm_apply(x, scale, shift, y):  # type: ignore[no-untyped-def]
 
 def batchnorm_apply(x: Array, scale: Array, shift: Array) -> Array:
     """See reference.batchnorm_apply."""
-    _expect_rows("batchnorm_apply", x, scale, shift)
+    expect_rows("batchnorm_apply", x, scale, shift)
     x, scale, shift = _floats(x, scale, shift)
     y: Array = np.empty_like(x)
-    _batchnorm_apply(x, scale, shift, y)
+    with threads_for(x.size):
+        _batchnorm_apply(x, scale, shift, y)
     return y
 
 
@@ -192,11 +169,12 @@ def batchnorm_backward(
     gy: Array, x: Array, gamma: Array, mean: Array, var: Array, eps: float
 ) -> tuple[Array, Array, Array]:
     """See reference.batchnorm_backward; the two sums are kept in float64."""
-    _expect_rows("batchnorm_backward", x, gamma, mean, var)
-    _expect("batchnorm_backward", gy.shape == x.shape, "gy and x of one shape", gy, x)
+    expect_rows("batchnorm_backward", x, gamma, mean, var)
+    expect("batchnorm_backward", gy.shape == x.shape, "gy and x of one shape", gy, x)
     gy, x, gamma, mean, var = _floats(gy, x, gamma, mean, var)
     gx, ggamma, gbeta = np.empty_like(x), np.empty_like(gamma), np.empty_like(gamma)
-    _batchnorm_backward(gy, x, gamma, mean, var, float(eps), gx, ggamma, gbeta)
+    with threads_for(x.size):
+        _batchnorm_backward(gy, x, gamma, mean, var, float(eps), gx, ggamma, gbeta)
     return gx, ggamma, gbeta
 
 
@@ -212,7 +190,8 @@ def relu(x: Array) -> Array:
     """See reference.relu."""
     (x,) = _floats(x)
     y: Array = np.empty_like(x)
-    _relu(x.reshape(-1), y.reshape(-1))
+    with threads_for(x.size):
+        _relu(x.reshape(-1), y.reshape(-1))
     return y
 
 
@@ -226,10 +205,11 @@ def _relu_backward(y, gy, gx):  # type: ignore[no-untyped-def]
 
 def relu_backward(y: Array, gy: Array) -> Array:
     """See reference.relu_backward."""
-    _expect("relu_backward", y.shape == gy.shape, "y and gy of one shape", y, gy)
+    expect("relu_backward", y.shape == gy.shape, "y and gy of one shape", y, gy)
     y, gy = _floats(y, gy)
     gx: Array = np.empty_like(gy)
-    _relu_backward(y.reshape(-1), gy.reshape(-1), gx.reshape(-1))
+    with threads_for(y.size):
+        _relu_backward(y.reshape(-1), gy.reshape(-1), gx.reshape(-1))
     return gx
 
 
@@ -252,28 +232,24 @@ def _maxpool2d(x, kernel, stride, y, argmax):  # type: ignore[no-untyped-def]
                     where[n] = np.uint8(tap) if better else where[n]
 
 
-def _expect_pool(where: str, x_shape: Shape, gy: Array | None, kernel: int, stride: int) -> tuple[int, int]:
-    """Rows and columns of the pooled image; ShapeError for a window that does not fit (or has over 256 pixels)."""
-    fits = len(x_shape) == 4 and 1 <= kernel <= 16 and stride >= 1 and min(x_shape[1:3]) >= kernel
-    rows, columns = (output_size(x_shape[k], kernel, stride, 0) for k in (1, 2)) if fits else (0, 0)
-    if not fits or (gy is not None and gy.shape != (x_shape[0], rows, columns, x_shape[3])):
-        raise ShapeError(
-            where,
-            expected="x (C, H, W, N) with a window of at most 16 inside it, and gy (C, Ho, Wo, N)",
-            received=f"x {tuple(x_shape)}, gy {None if gy is None else tuple(gy.shape)}, window {kernel}",
-            next_step="Check the shapes of the arguments.",
-        )
-    return rows, columns
-
-
 def maxpool2d(x: Array, kernel: int, stride: int) -> tuple[Array, Array]:
     """See reference.maxpool2d."""
-    rows, columns = _expect_pool("maxpool2d", x.shape, None, kernel, stride)
+    rows, columns = expect_pool("maxpool2d", x.shape, None, kernel, stride)
     (x,) = _floats(x)
     y = np.empty((x.shape[0], rows, columns, x.shape[3]), dtype=x.dtype)
     argmax = np.empty(y.shape, dtype=np.uint8)
-    _maxpool2d(x, kernel, stride, y, argmax)
+    with threads_for(x.size):
+        _maxpool2d(x, kernel, stride, y, argmax)
     return y, argmax
+
+
+@compiled()
+def _add_own(row, gradient, where, mine):  # type: ignore[no-untyped-def]
+    """Add the gradients whose maximum was tap `mine`; each is read, wanted or not, so that vectors can be used."""
+    zero = row.dtype.type(0)
+    for n in range(row.size):
+        value = gradient[n]
+        row[n] += value if where[n] == mine else zero
 
 
 @compiled(parallel=True)
@@ -287,22 +263,23 @@ def _maxpool2d_backward(gy, argmax, extent, kernel, stride, gx):  # type: ignore
         for u in range(rows):
             for v in range(columns):
                 source = ((c * rows + u) * columns + v) * batch
+                gradient, where = gy[source : source + batch], argmax[source : source + batch]
                 for tap in range(kernel * kernel):
                     i, j, mine = u * stride + tap // kernel, v * stride + tap % kernel, np.uint8(tap)
                     target = c * plane + (i * width + j) * batch
-                    for n in range(batch):
-                        gx[target + n] += gy[source + n] if argmax[source + n] == mine else zero
+                    _add_own(gx[target : target + batch], gradient, where, mine)
 
 
 def maxpool2d_backward(gy: Array, argmax: Array, x_shape: Shape, kernel: int, stride: int) -> Array:
     """See reference.maxpool2d_backward."""
-    _expect_pool("maxpool2d_backward", x_shape, gy, kernel, stride)
-    _expect("maxpool2d_backward", gy.shape == argmax.shape, "gy and argmax of one shape", gy, argmax)
+    expect_pool("maxpool2d_backward", x_shape, gy, kernel, stride)
+    expect("maxpool2d_backward", gy.shape == argmax.shape, "gy and argmax of one shape", gy, argmax)
     (gy,) = _floats(gy)
     gx: Array = np.empty(x_shape, dtype=gy.dtype)
     where = np.ascontiguousarray(argmax, dtype=np.uint8).reshape(-1)
     if gx.size:
-        _maxpool2d_backward(gy.reshape(-1), where, (*gy.shape[:3], *x_shape[2:]), kernel, stride, gx.reshape(-1))
+        with threads_for(gx.size):
+            _maxpool2d_backward(gy.reshape(-1), where, (*gy.shape[:3], *x_shape[2:]), kernel, stride, gx.reshape(-1))
     return gx
 
 
@@ -326,11 +303,12 @@ def _softmax_cross_entropy(logits, labels, loss, probabilities):  # type: ignore
 def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
     """See reference.softmax_cross_entropy."""
     fits = logits.ndim == 2 and labels.shape == logits.shape[1:] and logits.shape[0] > 0
-    _expect("softmax_cross_entropy", fits, "logits (K, N) with K > 0 and labels (N,)", logits, labels)
+    expect("softmax_cross_entropy", fits, "logits (K, N) with K > 0 and labels (N,)", logits, labels)
     _expect_indices("softmax_cross_entropy", "labels", labels, logits.shape[0])
     (logits,) = _floats(logits)
     loss, probabilities = np.empty(logits.shape[1], dtype=logits.dtype), np.empty_like(logits)
-    _softmax_cross_entropy(logits, np.ascontiguousarray(labels, dtype=np.int64), loss, probabilities)
+    with threads_for(logits.size):
+        _softmax_cross_entropy(logits, np.ascontiguousarray(labels, dtype=np.int64), loss, probabilities)
     return loss, probabilities
 
 
@@ -355,12 +333,13 @@ def adam_step(
 ) -> None:  # fmt: skip
     """See reference.adam_step: theta, m and v change in place."""
     state = (theta, m, v)
-    _expect("adam_step", all(array.shape == theta.shape for array in (grad, m, v)), "one shape", theta, grad, m, v)
+    expect("adam_step", all(array.shape == theta.shape for array in (grad, m, v)), "one shape", theta, grad, m, v)
     kind = theta.dtype.type
     values = (beta1, 1 - beta1, beta2, 1 - beta2, lr / (1 - beta1**step), (1 - beta2**step) ** -0.5, eps)
     factors = tuple(kind(value) for value in (*values, l1, l2, centre, scale))
     flat = [np.ascontiguousarray(array, dtype=theta.dtype).reshape(-1) for array in (theta, grad, m, v)]
-    _adam_step(*flat, factors)
+    with threads_for(theta.size):
+        _adam_step(*flat, factors)
     for array, done in zip(state, (flat[0], flat[2], flat[3]), strict=True):
         if not np.shares_memory(array, done):  # it was not contiguous, or of another type
             array[...] = done.reshape(array.shape)
@@ -380,14 +359,12 @@ def _gather_images(images, rows, source, table, table_row, out):  # type: ignore
 
 def gather_images(images: Array, rows: Array, source: Array, table: Array, table_row: Array) -> Array:
     """See reference.gather_images; indices count from 0, negative ones are refused."""
-    fits = images.ndim == 2 and images.dtype == np.uint8 and table.ndim == 2 and table.shape[1] == 256
-    fits = fits and rows.ndim == 1 and source.ndim == 1 and table_row.shape == source.shape
-    expected = "uint8 images (M, P), rows (N,), source (D,), table (K, 256), table_row (D,)"
-    _expect("gather_images", fits, expected, images, rows, source, table, table_row)
+    expect_gather("gather_images", images, rows, source, table, table_row)
     for name, indices, size in (("rows", rows, len(images)), ("source", source, images.shape[1]),
                                 ("table_row", table_row, len(table))):  # fmt: skip
         _expect_indices("gather_images", name, indices, size)
     order, at, kind = (np.ascontiguousarray(indices, dtype=np.int64) for indices in (rows, source, table_row))
     out: Array = np.empty((source.size, rows.size), dtype=table.dtype)
-    _gather_images(np.ascontiguousarray(images), order, at, np.ascontiguousarray(table), kind, out)
+    with threads_for(out.size):
+        _gather_images(np.ascontiguousarray(images), order, at, np.ascontiguousarray(table), kind, out)
     return out

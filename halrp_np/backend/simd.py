@@ -37,7 +37,7 @@ class Block(types.Type):
 
     def __init__(self, size: int) -> None:
         self.size = size
-        super().__init__(name=f"Block({size} x float32x{LANES})")  # type: ignore[no-untyped-call]
+        super().__init__(name=f"Block({size} x float32x{LANES})")
 
 
 @register_model(Block)
@@ -45,7 +45,7 @@ class _BlockModel(models.PrimitiveModel):
     """In LLVM a block is an array of vectors, which the optimiser takes apart into registers."""
 
     def __init__(self, dmm: Any, fe_type: Block) -> None:
-        super().__init__(dmm, fe_type, ir.ArrayType(_VECTOR, fe_type.size))
+        super().__init__(dmm, fe_type, ir.ArrayType(_VECTOR, fe_type.size))  # type: ignore[no-untyped-call]
 
 
 _Emit = Callable[..., Any]

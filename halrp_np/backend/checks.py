@@ -1,0 +1,60 @@
+"""Shape checks of the twins, whose kernels check no bounds themselves."""
+
+from __future__ import annotations
+
+from ..errors import ShapeError
+from ..typing import Array, Shape
+from .reference import output_size
+
+
+def expect(where: str, fits: bool, expected: str, *arrays: Array) -> None:
+    """Raise ShapeError unless the shapes fit."""
+    if not fits:
+        shapes = " and ".join(str(tuple(array.shape)) for array in arrays)
+        raise ShapeError(where, expected=expected, received=shapes, next_step="Check the shapes of the arguments.")
+
+
+def expect_conv(where: str, x_shape: Shape, w_shape: Shape, gy: Array | None, stride: int, padding: int) -> Shape:
+    """Rows and columns of the output; ShapeError unless the shapes belong to one convolution that has some."""
+    fits = len(x_shape) == 4 and len(w_shape) == 4 and x_shape[0] == w_shape[1] and stride >= 1 and padding >= 0
+    size: Shape = ()
+    if fits:
+        size = tuple(output_size(x_shape[k + 1], w_shape[k + 2], stride, padding) for k in (0, 1))
+        fits = min(size) >= 1 and (gy is None or gy.shape == (w_shape[0], *size, x_shape[3]))
+    if not fits:
+        raise ShapeError(
+            where,
+            expected="x (C, H, W, N) no smaller than its kernel w (O, C, kh, kw), and gy (O, Ho, Wo, N)",
+            received=f"x {tuple(x_shape)}, w {tuple(w_shape)}, gy {None if gy is None else tuple(gy.shape)}, "
+            f"stride {stride}, padding {padding}",
+            next_step="Check the shapes of the arguments.",
+        )
+    return size
+
+
+def expect_rows(where: str, x: Array, *rows: Array) -> None:
+    """Raise ShapeError unless x is (C, M) and each of rows is (C,)."""
+    fits = x.ndim == 2 and all(row.shape == x.shape[:1] for row in rows)
+    expect(where, fits, "x (C, M) and per-channel arrays (C,)", x, *rows)
+
+
+def expect_pool(where: str, x_shape: Shape, gy: Array | None, kernel: int, stride: int) -> Shape:
+    """Rows and columns of the pooled image; ShapeError if no window fits or it is too large for a uint8 position."""
+    fits = len(x_shape) == 4 and 1 <= kernel <= 16 and stride >= 1 and min(x_shape[1:3]) >= kernel
+    rows, columns = (output_size(x_shape[k], kernel, stride, 0) for k in (1, 2)) if fits else (0, 0)
+    if not fits or (gy is not None and gy.shape != (x_shape[0], rows, columns, x_shape[3])):
+        raise ShapeError(
+            where,
+            expected="x (C, H, W, N) with a window of at most 16 inside it, and gy (C, Ho, Wo, N)",
+            received=f"x {tuple(x_shape)}, gy {None if gy is None else tuple(gy.shape)}, window {kernel}",
+            next_step="Check the shapes of the arguments.",
+        )
+    return rows, columns
+
+
+def expect_gather(where: str, images: Array, rows: Array, source: Array, table: Array, table_row: Array) -> None:
+    """Raise ShapeError unless the five arrays of gather_images belong together; their values are not looked at."""
+    fits = images.ndim == 2 and images.dtype == "uint8" and table.ndim == 2 and table.shape[1] == 256
+    fits = fits and rows.ndim == 1 and source.ndim == 1 and table_row.shape == source.shape
+    expected = "uint8 images (M, P), rows (N,), source (D,), table (K, 256), table_row (D,)"
+    expect(where, fits, expected, images, rows, source, table, table_row)

@@ -1,0 +1,153 @@
+"""The inputs on which every column of the table of ops must agree with the reference; a row without any fails a test.
+
+Whole numbers stand where ties matter (pooling, ReLU).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Arrays = tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Arguments of one call; `draw` makes the arrays in a floating type, `changed` are those updated in place."""
+
+    op: str
+    label: str
+    draw: Callable[[np.random.Generator, Any], Arrays]
+    options: dict[str, Any] = field(default_factory=dict)
+    changed: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.op}-{self.label}"
+
+
+def normal(*shapes: tuple[int, ...]) -> Callable[[np.random.Generator, Any], Arrays]:
+    """Standard normal arrays of these shapes."""
+    return lambda rng, dtype: tuple(rng.normal(size=shape).astype(dtype) for shape in shapes)
+
+
+def whole(*shapes: tuple[int, ...]) -> Callable[[np.random.Generator, Any], Arrays]:
+    """Arrays of whole numbers from -2 to 2."""
+    return lambda rng, dtype: tuple(rng.integers(-2, 3, size=shape).astype(dtype) for shape in shapes)
+
+
+def conv_cases(x: tuple[int, ...], w: tuple[int, ...], stride: int, padding: int) -> list[Case]:
+    """The three bilinear maps of one convolution."""
+    rows, cols = ((x[k + 1] + 2 * padding - w[k + 2]) // stride + 1 for k in (0, 1))
+    gy = (w[0], rows, cols, x[3])
+    label = f"{x}*{w}/{stride}+{padding}".replace(" ", "")
+    window = {"stride": stride, "padding": padding}
+    return [
+        Case("conv2d", label, normal(x, w), window),
+        Case("conv2d_grad_input", label, normal(gy, w), {"x_shape": x, **window}),
+        Case("conv2d_grad_weight", label, normal(gy, x), {"w_shape": w, **window}),
+    ]
+
+
+def batchnorm_cases(channels: int, count: int) -> list[Case]:
+    """The three passes of one batch normalisation; the statistics of the backward pass are its own batch's."""
+    rows, row = (channels, count), (channels,)
+
+    def backward(rng: np.random.Generator, dtype: Any) -> Arrays:
+        gy, x, gamma = normal(rows, rows, row)(rng, dtype)
+        return gy, x, gamma, x.mean(axis=1), x.var(axis=1)
+
+    return [
+        Case("batchnorm_train", f"{rows}", normal(rows, row, row), {"eps": 1e-3}),
+        Case("batchnorm_apply", f"{rows}", normal(rows, row, row)),
+        Case("batchnorm_backward", f"{rows}", backward, {"eps": 1e-3}),
+    ]
+
+
+def pool_cases(x: tuple[int, ...], kernel: int, stride: int) -> list[Case]:
+    """Pooling with ties, and its backward pass."""
+    pooled = (x[0], (x[1] - kernel) // stride + 1, (x[2] - kernel) // stride + 1, x[3])
+    options = {"kernel": kernel, "stride": stride}
+
+    def backward(rng: np.random.Generator, dtype: Any) -> Arrays:
+        return (*normal(pooled)(rng, dtype), rng.integers(kernel**2, size=pooled).astype(np.uint8))
+
+    return [
+        Case("maxpool2d", f"{x}k{kernel}s{stride}", whole(x), options),
+        Case("maxpool2d_backward", f"{x}k{kernel}s{stride}", backward, {"x_shape": x, **options}),
+    ]
+
+
+def relu_backward_case(shape: tuple[int, ...]) -> Case:
+    """An output with many zeros, and a gradient."""
+    return Case("relu_backward", f"{shape}", lambda rng, dtype: (*whole(shape)(rng, dtype), *normal(shape)(rng, dtype)))
+
+
+def softmax_case(classes: int, samples: int, kind: Any) -> Case:
+    """Logits of some size and labels of an integer type."""
+
+    def draw(rng: np.random.Generator, dtype: Any) -> Arrays:
+        logits = 20 * rng.normal(size=(classes, samples))
+        return logits.astype(dtype), rng.integers(classes, size=samples).astype(kind)
+
+    return Case("softmax_cross_entropy", f"{classes}x{samples}-{np.dtype(kind)}", draw)
+
+
+def adam_case(shape: tuple[int, ...], step: int, **penalties: float) -> Case:
+    """One update; some entries of theta are 0, where the sign is 0."""
+
+    def draw(rng: np.random.Generator, dtype: Any) -> Arrays:
+        theta, grad, m, v = normal(shape, shape, shape, shape)(rng, dtype)
+        zero = rng.random(shape) < 0.3
+        zero.flat[0] = False
+        theta[zero] = 0
+        return theta, grad, m, abs(v)
+
+    options = {"lr": 0.01, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "step": step, "l1": 0.0, "l2": 0.0}
+    return Case(
+        "adam_step", f"{shape}-{step}", draw, {**options, "centre": 0.0, "scale": 1.0, **penalties}, changed=(0, 2, 3)
+    )
+
+
+def gather_case(samples: int, pixels: int, batch: int, tables: int, kind: Any) -> Case:
+    """Pixels 0 to 3 of images, permuted, some features twice, looked up in one table a channel."""
+
+    def draw(rng: np.random.Generator, dtype: Any) -> Arrays:
+        images = rng.integers(4, size=(samples, pixels)).astype(np.uint8)
+        images[:, 0] = 0  # so that table[0, 0] is used
+        source = np.concatenate([[0], rng.integers(pixels, size=pixels + 2)]).astype(np.int32)
+        table_row = rng.integers(tables, size=source.size).astype(np.uint8)
+        table_row[0] = 0
+        rows = rng.integers(samples, size=batch).astype(kind)
+        return images, rows, source, rng.normal(size=(tables, 256)).astype(dtype), table_row
+
+    return Case("gather_images", f"{samples}x{pixels}-{batch}-{np.dtype(kind)}", draw)
+
+
+CASES: list[Case] = [
+    *(Case("matmul", f"{m}x{k}x{n}", normal((m, k), (k, n))) for m, k, n in [(1, 1, 1), (5, 7, 3), (33, 20, 65)]),
+    *conv_cases((3, 9, 7, 17), (5, 3, 3, 3), 1, 1),
+    *conv_cases((1, 8, 8, 33), (4, 1, 5, 5), 1, 2),
+    *conv_cases((2, 7, 5, 1), (3, 2, 2, 2), 3, 0),  # pixels that no window meets
+    *conv_cases((2, 6, 7, 9), (3, 2, 2, 3), 2, 3),  # padding wider than the kernel, which is not square
+    *conv_cases((4, 5, 5, 16), (6, 4, 1, 1), 2, 0),
+    *(case for shape in [(3, 6), (5, 40), (2, 3001)] for case in batchnorm_cases(*shape)),
+    *(Case("relu", f"{shape}", whole(shape)) for shape in [(1,), (7, 33), (2, 3, 4, 17)]),
+    *(relu_backward_case(shape) for shape in [(9,), (3, 2, 5, 7)]),
+    *pool_cases((2, 8, 8, 17), 2, 2),
+    *pool_cases((1, 7, 9, 40), 3, 2),  # windows overlap
+    *pool_cases((3, 8, 9, 1), 2, 3),  # pixels between windows
+    *(softmax_case(*shape) for shape in [(1, 3, np.int64), (10, 33, np.int32), (7, 1, np.uint8)]),
+    adam_case((5,), 1),
+    adam_case((4, 3, 2, 5), 7, l1=0.02, l2=0.1, centre=1.0, scale=10.0),
+    adam_case((31, 17), 1000, l1=0.5, l2=0.0),
+    gather_case(11, 12, 5, 1, np.int64),
+    gather_case(40, 36, 33, 3, np.int32),
+]
+
+
+def rows_without_a_case(table: dict[str, Any]) -> set[str]:
+    """Names in the table of ops that no case covers."""
+    return set(table) - {case.op for case in CASES}
