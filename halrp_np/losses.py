@@ -16,7 +16,7 @@ class CrossEntropy:
     """Mean over samples of -log softmax(logits)[label].
 
     Shapes: logits (K, N), labels (N,) integers in 0..K-1.
-    Raises: ShapeError when the batch sizes differ.
+    Raises: ShapeError when the batch sizes differ, or labels are no integers.
     """
 
     def value(self, logits: Array, labels: Array) -> Array:
@@ -29,7 +29,14 @@ class CrossEntropy:
 
     def value_and_grad(self, logits: Array, labels: Array) -> tuple[Array, Array]:
         """Both at once, from one softmax."""
-        _check_batch("CrossEntropy", logits, labels.shape[0])
+        _check_batch("CrossEntropy", logits, labels, 1)
+        if labels.dtype.kind not in "iu":
+            raise ShapeError(
+                "CrossEntropy",
+                expected="integer labels",
+                received=f"dtype {labels.dtype}",
+                next_step="Give each sample its class number, not scores or one-hot columns.",
+            )
         xp = array_module(logits)
         losses, probabilities = ops.softmax_cross_entropy(logits, labels)
         weight = sample_weight(logits.shape[1])
@@ -54,7 +61,7 @@ class SquaredError:
 
     def value_and_grad(self, outputs: Array, targets: Array) -> tuple[Array, Array]:
         """Both at once."""
-        _check_batch("SquaredError", outputs, targets.shape[-1])
+        _check_batch("SquaredError", outputs, targets, 2)
         if outputs.shape != targets.shape:
             raise ShapeError(
                 "SquaredError",
@@ -70,12 +77,13 @@ class SquaredError:
 Loss = CrossEntropy | SquaredError
 
 
-def _check_batch(where: str, outputs: Array, targets: int) -> None:
-    """Raise ShapeError unless outputs are (K, N) with N targets."""
-    if outputs.ndim != 2 or outputs.shape[1] != targets or targets == 0:
+def _check_batch(where: str, outputs: Array, targets: Array, ndim: int) -> None:
+    """Raise ShapeError unless outputs are (K, N) and targets have `ndim` axes, the last of length N ≥ 1."""
+    fits = outputs.ndim == 2 and targets.ndim == ndim and outputs.shape[1] > 0
+    if not fits or targets.shape[-1] != outputs.shape[1]:
         raise ShapeError(
             where,
-            expected="outputs (K, N) and N ≥ 1 targets",
-            received=f"outputs {tuple(outputs.shape)} and {targets} targets",
+            expected=f"outputs (K, N) and targets {'(N,)' if ndim == 1 else '(K, N)'}, N ≥ 1",
+            received=f"outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)}",
             next_step="Batch is the last axis; check the labels' length.",
         )

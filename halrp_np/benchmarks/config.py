@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from ..errors import ResumeError
 from ..methods import PRESETS, HalrpSettings
 from ..methods.settings import setting
+from ..runs import RunFolder
 from ..runs import config as resolver
 from .catalog import BENCHMARKS, QUICK
 
@@ -55,3 +57,21 @@ def resolve_config(*layers: Layer, quick: bool = False) -> RunConfig:
         *shortened,
         *layers,
     )
+
+
+def read_config(folder: RunFolder) -> tuple[RunConfig, dict[str, Any]]:
+    """The configuration of a run folder, and the protocol of its stream.
+
+    Raises: ResumeError when config.json lacks either; ConfigError for a key or a value that is no configuration's.
+    """
+    recorded = folder.config()
+    where = f"{folder.path}/config.json"
+    for key in ("config", "protocol"):
+        if not isinstance(recorded.get(key), dict):
+            raise ResumeError(
+                where,
+                expected=f"an object under '{key}'",
+                received="none" if key not in recorded else f"a {type(recorded[key]).__name__}",
+                next_step="The file is damaged. Restore it from a copy, or start the run again in a new folder.",
+            )
+    return resolver.resolve(RunConfig, (where, recorded["config"])), recorded["protocol"]

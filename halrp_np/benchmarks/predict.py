@@ -13,9 +13,8 @@ from ..layers import EVALUATE
 from ..methods import make_method
 from ..models import build
 from ..runs import checkpoint
-from ..runs import config as resolver
 from ..runs.record import RunFolder
-from .config import RunConfig
+from .config import read_config
 from .session import STATE
 
 
@@ -27,9 +26,8 @@ class TrainedRun:
 
     def __init__(self, path: str | os.PathLike[str], device: str = "cpu") -> None:
         folder = RunFolder.open(path)
-        recorded: Any = folder.config()
-        self.config = resolver.resolve(RunConfig, (f"{folder.path}/config.json", recorded["config"]))
-        self.shape = tuple(recorded["protocol"]["image_shape"])
+        self.config, protocol = read_config(folder)
+        self.shape = tuple(protocol["image_shape"])
         if not checkpoint.exists(folder.checkpoints, STATE):
             raise ResumeError(
                 str(path),

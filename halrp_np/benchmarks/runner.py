@@ -12,19 +12,20 @@ from typing import Any
 import numpy as np
 
 from ..backend import Device, Streams
+from ..backend.ops import kernels_in_use
 from ..data import Stream, Task
 from ..errors import ResumeError
-from ..lowrank import growth_honest, growth_released
+from ..lowrank import growth_honest, growth_released, pruning_plan
 from ..methods import Method, MethodTask, make_method
 from ..models import build
 from ..runs import checkpoint
 from ..runs import config as resolver
 from ..runs.environment import environment
 from ..runs.record import RunFolder
-from ..training import evaluate
+from ..training import PhasePlan, evaluate
 from . import tables
 from .catalog import open_stream
-from .config import RunConfig
+from .config import RunConfig, read_config
 from .feed import Feeds
 from .session import STATE, Reporter, Session
 
@@ -37,7 +38,9 @@ def run(config: RunConfig, out: str | os.PathLike[str], reporter: Reporter | Non
     """
     reporter = reporter or Reporter()
     device = Device(config.device)
+    RunFolder.check_new(out)  # before a long download
     stream, mnist = open_stream(config)
+    check(config, stream, device)
     folder = RunFolder.create(out)
     with folder.lock():
         recorded = {"config": resolver.as_record(config), "protocol": protocol_of(stream)}
@@ -55,16 +58,44 @@ def resume(path: str | os.PathLike[str], reporter: Reporter | None = None) -> Pa
 
     Raises: as `run`, and ResumeError when the folder holds no run, is damaged, or the data is no longer the same.
     """
+    reporter = reporter or Reporter()
     folder = RunFolder.open(path)
-    recorded: Any = folder.config()
-    config = resolver.resolve(RunConfig, (f"{folder.path}/config.json", recorded["config"]))
+    config, protocol = read_config(folder)
+    kernels_in_use()  # refuses a wrong name before anything is touched
     with folder.lock("halrp-np resume"):
         device = Device(config.device)
+        if device.note:
+            reporter.note(device.note)
         if not (folder.path / "environment.json").exists():  # killed before it was written
             folder.write_json("environment.json", environment(device.name))
-        stream = same_stream(config, recorded["protocol"], folder.path)
-        Run(config, folder, device, stream, reporter or Reporter()).execute()
+        stream = same_stream(config, protocol, folder.path)
+        Run(config, folder, device, stream, reporter).execute()
     return folder.path
+
+
+def check(config: RunConfig, stream: Stream, device: Device) -> None:
+    """Refuse what would fail later, before anything is on disk.
+
+    Raises: ConfigError for kernels of an unknown name, a network that cannot be built, a method whose settings
+    contradict each other, or a batch that no training set fills.
+    """
+    kernels_in_use()
+    new_method(config, stream, device)
+    if config.prune_rule != "none":
+        pruning_plan(config.prune_rule, config.prune_values, bounded=config.prune_bounded)
+    for task in stream.tasks:
+        build(config.model, task.train.shape, config.widths)(task.classes)
+        plan = PhasePlan(
+            task.position, "check", 1, config.batch_size, config.learning_rate, 1.0, drop_last=config.drop_last
+        )
+        plan.steps_per_epoch(len(task.train))
+
+
+def new_method(config: RunConfig, stream: Stream, device: Device) -> Method:
+    """The configured method, ready for task 0."""
+    builder = build(config.model, stream.tasks[0].train.shape, config.widths)
+    streams, dtype = Streams(config.seed), np.dtype(config.dtype)
+    return make_method(config.method, builder, config, device=device, dtype=dtype, streams=streams)
 
 
 def protocol_of(stream: Stream) -> dict[str, Any]:
@@ -105,12 +136,8 @@ class Run:
     ) -> None:
         self.config, self.folder, self.device, self.stream, self.reporter = config, folder, device, stream, reporter
         self.session = Session(folder, device, reporter, config.checkpoint_seconds)
-        dtype = np.dtype(config.dtype)
-        builder = build(config.model, stream.tasks[0].train.shape, config.widths)
-        self.method: Method = make_method(
-            config.method, builder, config, device=device, dtype=dtype, streams=Streams(config.seed)
-        )
-        self.feeds = Feeds(device, dtype)
+        self.method = new_method(config, stream, device)
+        self.feeds = Feeds(device, np.dtype(config.dtype))
         self.accuracy: list[list[float]] = []
         self.validation: list[float] = []
         self.capacity: list[list[Any]] = []
@@ -123,6 +150,7 @@ class Run:
         with self.session.interruptible():
             for task in self.stream.tasks[len(self.accuracy) :]:
                 self.learn(task)
+        self.session.forget_phases()  # left by a kill right after the last task was saved
         self.write_tables()
 
     def restore(self) -> None:

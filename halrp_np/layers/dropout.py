@@ -38,4 +38,6 @@ class Dropout(Layer):
     def backward(
         self, params: Params, cache: Cache, gy: Array, *, input_gradient: bool = True
     ) -> tuple[Array | None, Params]:
+        if not input_gradient:
+            return None, {}
         return (gy if cache is None else gy * cache), {}

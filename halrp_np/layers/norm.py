@@ -54,11 +54,13 @@ class BatchNorm(Layer):
         gy_rows = gy.reshape(rows.shape)
         if batch_statistics:
             gx, ggamma, gbeta = ops.batchnorm_backward(gy_rows, rows, params["gamma"], mean, var, self.eps)
-            return gx.reshape(gy.shape), {"gamma": ggamma, "beta": gbeta}
+            return (gx.reshape(gy.shape) if input_gradient else None), {"gamma": ggamma, "beta": gbeta}
         inverse = 1.0 / array_module(gy).sqrt(var + self.eps)
         normal = (rows - mean[:, None]) * inverse[:, None]
-        gx = gy_rows * (params["gamma"] * inverse)[:, None]
-        return gx.reshape(gy.shape), {"gamma": (gy_rows * normal).sum(axis=1), "beta": gy_rows.sum(axis=1)}
+        grads = {"gamma": (gy_rows * normal).sum(axis=1), "beta": gy_rows.sum(axis=1)}
+        if not input_gradient:
+            return None, grads
+        return (gy_rows * (params["gamma"] * inverse)[:, None]).reshape(gy.shape), grads
 
     def new_buffers(self, params: Params, cache: Cache) -> Params:
         rows, mean, var, batch_statistics = cache

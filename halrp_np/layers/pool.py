@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..backend import array_module, ops
+from ..errors import ConfigError
 from ..typing import Array, Params
 from .base import EVALUATE, Cache, Layer, Mode, check_images
 
@@ -11,10 +12,14 @@ class MaxPool2d(Layer):
     """The largest entry of each window; a tie goes to the first, row by row.
 
     Shapes: x (C, H, W, N) -> y (C, ⌊(H-k)/s⌋+1, ⌊(W-k)/s⌋+1, N).
-    Raises: ShapeError when the image is smaller than the window.
+    Raises: ConfigError for a window over 16, whose positions a byte cannot number; ShapeError for a smaller image.
     """
 
     def __init__(self, kernel: int, stride: int | None = None) -> None:
+        if not 1 <= kernel <= 16:
+            raise ConfigError(
+                "MaxPool2d", expected="a window of 1 to 16", received=str(kernel), next_step="Pool in two layers."
+            )
         self.kernel, self.stride = kernel, stride or kernel
 
     def forward(self, params: Params, x: Array, mode: Mode = EVALUATE) -> tuple[Array, Cache]:
@@ -32,7 +37,8 @@ class MaxPool2d(Layer):
 class AvgPool2d(Layer):
     """The mean of each window; linear, so its derivative spreads gy/k² over the window.
 
-    Shapes and errors as MaxPool2d.
+    Shapes as MaxPool2d.
+    Raises: ShapeError when the image is smaller than the window.
     """
 
     def __init__(self, kernel: int, stride: int | None = None) -> None:

@@ -19,4 +19,4 @@ class Flatten(Layer):
     def backward(
         self, params: Params, cache: Cache, gy: Array, *, input_gradient: bool = True
     ) -> tuple[Array | None, Params]:
-        return gy.reshape(cache), {}
+        return (gy.reshape(cache) if input_gradient else None), {}

@@ -19,7 +19,7 @@ from safetensors.numpy import save as save_safetensors
 
 from halrp_np.errors import ResumeError, ShapeError, StorageError
 from halrp_np.files import remove_leftovers, storage_error, write_whole
-from halrp_np.runs.plain_json import Json, parse, plain, readable_text
+from halrp_np.runs.plain_json import Json, line_text, parse, plain, readable_text
 
 FORMAT = "halrp-np checkpoint"
 FORMAT_VERSION = 1
@@ -53,6 +53,7 @@ def save(folder: Path, name: str, arrays: Mapping[str, np.ndarray[Any, Any]], me
         "sha256": digest,
         "arrays": {key: {"dtype": array.dtype.name, "shape": list(array.shape)} for key, array in host.items()},
         "meta": plain_meta,
+        "meta_sha256": _meta_digest(plain_meta),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -178,7 +179,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             received=f"version {version!r}",
             next_step="It was written by another version of halrp-np: use that version to read it.",
         )
-    fields = {"payload": str, "bytes": int, "sha256": str, "arrays": dict, "meta": dict}
+    fields = {"payload": str, "bytes": int, "sha256": str, "arrays": dict, "meta": dict, "meta_sha256": str}
     for key, kind in fields.items():
         if not isinstance(manifest.get(key), kind):
             raise _damaged(path, f"a {kind.__name__} under '{key}'", repr(manifest.get(key)))
@@ -186,7 +187,14 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if not match or match[1] != path.name.removesuffix(".json"):
         expected = f"a payload named {path.name.removesuffix('.json')}-<12 digits>.safetensors in the same folder"
         raise _damaged(path, expected, repr(manifest["payload"]))
+    if (digest := _meta_digest(manifest["meta"])) != manifest["meta_sha256"]:
+        raise _damaged(path, f"a meta with SHA-256 {manifest['meta_sha256']}", f"{digest}: the file has changed")
     return manifest
+
+
+def _meta_digest(meta: Json) -> str:
+    """SHA-256 of a manifest's plain meta, whatever its layout in the file."""
+    return hashlib.sha256(line_text(meta).encode()).hexdigest()
 
 
 def _damaged(path: Path, expected: str, received: str) -> ResumeError:

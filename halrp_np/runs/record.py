@@ -38,9 +38,24 @@ class RunFolder:
         Raises: StorageError when the folder holds something, is a file, or cannot be made.
         """
         folder = Path(path)
+        cls.check_new(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(folder, error, expected="to create this run folder") from error
+        return cls(folder)
+
+    @classmethod
+    def check_new(cls, path: str | os.PathLike[str]) -> None:
+        """Refuse a path where `create` would refuse what is there; nothing is made.
+
+        Raises: StorageError when the folder holds something, or is or lies under a file.
+        """
+        folder = Path(path)
+        try:
             held = sorted(entry.name for entry in folder.iterdir() if not _is_trace(entry))
+        except FileNotFoundError:
+            return
         except OSError as error:
             raise storage_error(folder, error, expected="to create this run folder") from error
         if held:
@@ -52,7 +67,6 @@ class RunFolder:
                 next_step=(f"Continue it with `halrp-np resume {folder}`, or c" if resumable else "C")
                 + "hoose another folder with --out.",
             )
-        return cls(folder)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> "RunFolder":

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..backend import Streams, restore_generator, saved_generator, to_host
+from ..backend import Streams, array_module, restore_generator, saved_generator, to_host
 from ..errors import ConfigError, DivergenceError
 from ..layers import EVALUATE, Mode, Sequential
 from ..losses import Loss
@@ -166,11 +166,13 @@ def training_step(
 
 
 def settle_losses(plan: PhasePlan, state: PhaseState) -> list[float]:
-    """The epoch's losses as host floats, each finite.
+    """The epoch's losses as host floats, each finite; all since the last check come in one read.
 
     Raises: DivergenceError at the first that is not.
     """
-    state.losses = [float(to_host(value)) if not isinstance(value, float) else value for value in state.losses]
+    settled = sum(type(value) is float for value in state.losses)  # they come first
+    if pending := state.losses[settled:]:
+        state.losses[settled:] = to_host(array_module(pending[0]).stack(pending)).tolist()
     for number, value in enumerate(state.losses):
         if not math.isfinite(value):
             step = state.step - len(state.losses) + number + 1

@@ -362,3 +362,11 @@ def test_a_kill_at_any_moment_leaves_a_loadable_checkpoint(tmp_path: Path) -> No
     command = [sys.executable, "-c", textwrap.dedent(KILLS), str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.startswith("survived"), done.stderr
+
+
+def test_a_digit_changed_in_the_meta_is_noticed(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, "state", {"x": np.zeros(2)}, {"step": 41})
+    manifest = tmp_path / "state.json"
+    manifest.write_text(manifest.read_text().replace("41", "42"))
+    with pytest.raises(ResumeError, match="state.json: expected a meta with SHA-256"):
+        checkpoint.load(tmp_path, "state")

@@ -1,0 +1,1 @@
+"""The command line `halrp-np`: arguments in, tables and messages out; no mathematics."""

@@ -1,0 +1,157 @@
+"""How far a run is: bars on a terminal, lines anywhere else."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import halrp_np
+
+from .screen import LOUD, duration, say, say_data
+
+
+class Pace:
+    """Where a run is among all its steps, and how fast it goes; every task is taken to have as many as this one."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs, self.tasks = epochs, 1
+        self.told: dict[tuple[int, str], int] = {}  # epochs told of each phase; after a resume they are told again
+        self.phase: tuple[int, str] | None = None
+        self.mark = (0.0, 0)  # time and step of the phase at the start of the epoch
+        self.begin: tuple[float, int] | None = None  # time and step of the run when this process began
+        self.done = self.total = 0
+
+    def step(self, plan: Any, step: int, steps: int) -> None:
+        """A step is done."""
+        now, per_epoch = time.monotonic(), steps // plan.epochs
+        if self.phase != (plan.task, plan.name) or step % per_epoch == 0:
+            self.phase, self.mark = (plan.task, plan.name), (now, step)
+        earlier = sum(count for (task, name), count in self.told.items() if task == plan.task and name != plan.name)
+        self.done = (plan.task * self.epochs + earlier) * per_epoch + step
+        self.total = self.tasks * self.epochs * per_epoch
+        self.begin = self.begin or (now, self.done)
+
+    def epoch(self, plan: Any, record: dict[str, Any]) -> float | None:
+        """An epoch is done; returns its images per second where there was something to time."""
+        self.told[plan.task, plan.name] = record["epoch"]
+        steps = record["epoch"] * record["steps"] - self.mark[1]
+        seconds = time.monotonic() - self.mark[0]
+        timed = self.phase == (plan.task, plan.name) and steps > 0 and seconds > 0
+        return steps * plan.batch / seconds if timed else None
+
+    def seconds_left(self) -> float | None:
+        """The whole run's time left, at the pace since this process began."""
+        if self.begin is None or self.done <= self.begin[1]:
+            return None
+        return (time.monotonic() - self.begin[0]) / (self.done - self.begin[1]) * max(self.total - self.done, 0)
+
+
+class Lines(halrp_np.Reporter):
+    """A line an epoch and a line a task, without control characters."""
+
+    def __init__(self, console: Console, epochs: int) -> None:
+        self.console, self.pace = console, Pace(epochs)
+        self.noted = False
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Nothing to put away."""
+
+    def note(self, text: str) -> None:
+        self.noted = self.noted or text.startswith("data:")
+        with contextlib.suppress(RuntimeError):  # Ctrl-C in the middle of another print: the note can be missed
+            say(self.console, text, LOUD)
+
+    def stream(self, protocol: dict[str, Any]) -> None:
+        self.pace.tasks = protocol["tasks"]
+        if not self.noted:  # a resume brings no notes
+            say_data(self.console, protocol["data"])
+        shape = "x".join(str(n) for n in protocol["image_shape"])
+        counts = f"{protocol['train']:,} training, {protocol['validation']:,} validation, {protocol['test']:,} test"
+        self.say(f"{protocol['benchmark']}: {count(protocol['tasks'], 'task')} of {counts} images, {shape}")
+
+    def step(self, plan: Any, step: int, steps: int) -> None:
+        self.pace.step(plan, step, steps)
+
+    def epoch(self, plan: Any, record: dict[str, Any]) -> None:
+        rate = self.pace.epoch(plan, record)
+        speed = "" if rate is None else f", {rate:,.0f} images/s"
+        self.say(f"{self.where(plan)}, epoch {record['epoch']}/{plan.epochs}: loss {record['loss']:.4f}{speed}")
+
+    def task(self, position: int, accuracies: list[float], growth: float, ranks: list[int]) -> None:
+        mean = sum(accuracies) / len(accuracies)
+        over = f", mean of {len(accuracies)} tasks {mean:.2f} %" if len(accuracies) > 1 else ""
+        model = f", model grown by {growth:.1%}, ranks {' '.join(map(str, ranks))}" if ranks else ""
+        left = self.pace.seconds_left() if position + 1 < self.pace.tasks else None
+        wait = "" if left is None else f", about {duration(left)} left"
+        self.say(f"task {position + 1}/{self.pace.tasks} learned: accuracy {accuracies[-1]:.2f} %{over}{model}{wait}")
+
+    def say(self, text: str) -> None:
+        """One line."""
+        say(self.console, text)
+
+    def where(self, plan: Any) -> str:
+        """The task and the phase in progress."""
+        return f"task {plan.task + 1}/{self.pace.tasks}, {plan.name}"
+
+
+class Bars(Lines):
+    """Two bars, of the phase in progress and of the whole run, under a line for each task."""
+
+    def __init__(self, console: Console, epochs: int) -> None:
+        super().__init__(console, epochs)
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=12),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=console,
+            transient=True,
+        )
+        self.current = self.bars.add_task("starting", total=None, speed="")
+        self.whole = self.bars.add_task("whole run", total=None, speed="")
+        self.showing: tuple[int, str] | None = None
+        self.loss = ""
+
+    def __enter__(self) -> Bars:
+        self.bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.bars.stop()
+
+    def step(self, plan: Any, step: int, steps: int) -> None:
+        super().step(plan, step, steps)
+        if self.showing != (plan.task, plan.name):
+            self.showing = (plan.task, plan.name)
+            self.bars.reset(self.current, total=steps, completed=step - 1, speed="")
+        speed = self.bars.tasks[self.current].speed
+        rate = "" if speed is None else f"{speed * plan.batch:,.0f} images/s"
+        epoch = min(step // (steps // plan.epochs) + 1, plan.epochs)
+        text = f"{self.where(plan)}, epoch {epoch}/{plan.epochs}{self.loss}"
+        self.bars.update(self.current, description=text, completed=step, speed=rate)
+        self.bars.update(self.whole, total=self.pace.total, completed=self.pace.done)
+
+    def epoch(self, plan: Any, record: dict[str, Any]) -> None:
+        self.pace.epoch(plan, record)
+        self.loss = f", loss {record['loss']:.4f}"
+
+
+def count(number: int, word: str) -> str:
+    """A number with its noun."""
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
+def open_progress(console: Console, epochs: int) -> Lines:
+    """Bars where they can move, lines where they cannot."""
+    moving = console.is_terminal and not console.is_dumb_terminal
+    return Bars(console, epochs) if moving else Lines(console, epochs)

@@ -1,0 +1,95 @@
+"""`halrp-np run` and `halrp-np resume`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+import halrp_np
+
+from .errors import StoppedError
+
+FLAGS = ("benchmark", "method", "preset", "model", "device", "dtype", "seed", "epochs", "data", "data_dir")
+"""The settings that have a flag of their own; every other one is reached by --set."""
+
+Layer = tuple[str, dict[str, object]]
+
+
+@click.command("run")
+@click.option("--benchmark", metavar="NAME", help="Stream of tasks; `halrp-np list benchmarks`.  [default: pmnist]")
+@click.option("--method", metavar="NAME", help="Continual-learning algorithm.  [default: halrp]")
+@click.option("--preset", metavar="paper|official", help="Formulas as intended, or as released.  [default: paper]")
+@click.option("--model", metavar="lenet|mlp", help="Network.  [default: the benchmark's]")
+@click.option("--device", metavar="cpu|gpu|gpu:N|auto", help="Where it computes; only auto falls back.  [default: cpu]")
+@click.option("--dtype", metavar="float32|float64", help="Precision of every array.  [default: float32]")
+@click.option("--seed", metavar="N", help="Of initial values, batch order and dropout.  [default: 0]")
+@click.option("--epochs", metavar="N", help="Epochs of a task, warm-up included.  [default: the benchmark's]")
+@click.option("--data", metavar="auto|full|sample", help="Full data, embedded sample, or the best there is.")
+@click.option("--data-dir", metavar="DIR", help="Folder with the data set's own files.")
+@click.option("--out", metavar="DIR", help="New folder.  [default: runs/BENCHMARK-METHOD-PRESET-seedN]")
+@click.option("--quick", is_flag=True, help="A small run of about a minute, for a look and not for a result.")
+@click.option("--set", "assignments", metavar="KEY=VALUE", multiple=True, help="Any setting; `halrp-np list settings`.")
+@click.option("--config", "config_file", metavar="FILE", help="TOML file of settings; flags and --set win over it.")
+def run_command(
+    out: str | None, quick: bool, assignments: tuple[str, ...], config_file: str | None, **flags: str | None
+) -> None:
+    """Run a benchmark, from its configuration to results on disk.
+
+    Settings come from the benchmark, the preset, --quick, --config, the flags and --set; a later one wins.
+    """
+    config = halrp_np.resolve_config(*layers(config_file, flags, assignments), quick=quick)
+    if config.data_dir is not None:  # a resume may be called from another folder
+        config = dataclasses.replace(config, data_dir=config.data_dir.absolute())
+    folder = Path(out) if out else default_folder(config)
+    watched(folder, config.epochs, lambda reporter: halrp_np.run(config, folder, reporter))
+
+
+@click.command("resume")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+def resume_command(folder: Path) -> None:
+    """Go on with the run in DIR where it stopped; it ends as if it never had."""
+    recorded: Any = halrp_np.runs.RunFolder.open(folder).config()
+    epochs = recorded.get("config", {}).get("epochs", 1)
+    watched(folder, epochs, lambda reporter: halrp_np.resume(folder, reporter))
+
+
+def layers(config_file: str | None, flags: dict[str, str | None], assignments: tuple[str, ...]) -> list[Layer]:
+    """The user's settings with their sources, the weakest first."""
+    found: list[Layer] = []
+    if config_file is not None:
+        found.append((config_file, halrp_np.runs.load_toml(Path(config_file))))
+    for key in FLAGS:
+        if flags[key] is not None:
+            found.append((f"--{key.replace('_', '-')}", {key: flags[key]}))
+    for text in assignments:
+        key, value = halrp_np.runs.parse_assignment(text)
+        found.append(("--set", {key: value}))
+    return found
+
+
+def default_folder(config: Any) -> Path:
+    """Where a run goes that names no folder: always the same place, so that nothing is run twice unnoticed."""
+    return Path("runs") / f"{config.benchmark}-{config.method}-{config.preset}-seed{config.seed}"
+
+
+def watched(folder: Path, epochs: int, call: Callable[[Any], Path]) -> None:
+    """Run `call` under a progress display, then show the result."""
+    from .progress import open_progress
+    from .screen import open_console
+    from .show import show_result
+
+    console = open_console()
+    before = (folder / "config.json").exists()
+    try:
+        with open_progress(console, epochs) as reporter:
+            path = call(reporter)
+    except halrp_np.RunInterruptedError:
+        raise StoppedError(folder, saved=True) from None
+    except KeyboardInterrupt:
+        begun = before or (folder / "config.json").exists()
+        raise StoppedError(folder if begun else None) from None
+    show_result(console, path)

@@ -1,0 +1,65 @@
+"""The terminal: one console, lines that are never cut, tables, and numbers as people read them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+PLAIN_WIDTH = 120  # of a table in a file or a pipe
+LOUD, HEAD, FAINT = "bold yellow", "bold", "dim"
+
+DATA_WORDS = {
+    "mnist-60k": "the full MNIST",
+    "mnist-5k": "a SMALL SAMPLE of MNIST, 5,000 images: these results do not compare with published ones",
+    "idx-other": "files that are NOT MNIST's: these results do not compare with published ones",
+}
+"""What a provenance means, in words."""
+
+
+def open_console() -> Console:
+    """A console on standard output as it is now; colours only on a terminal, and not under NO_COLOR."""
+    known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, markup=False, emoji=False, width=None if known else PLAIN_WIDTH)
+
+
+def say(console: Console, text: str, style: str | None = None) -> None:
+    """A line of text; the terminal, not we, breaks it where it is too long."""
+    console.print(Text(text, style=style or ""), soft_wrap=True)  # a style given to print would colour the bars too
+
+
+def say_data(console: Console, provenance: str) -> None:
+    """What the data is, loudly unless it is the full set."""
+    words = DATA_WORDS.get(provenance, "of unknown origin")
+    say(console, f"data: {provenance}, {words}", None if provenance == "mnist-60k" else LOUD)
+
+
+def say_table(
+    console: Console, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], words: Sequence[str] = ()
+) -> None:
+    """A title and a table; columns named in `words` are left-aligned and may wrap, the others hold numbers."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for column in columns:
+        wordy = column in words
+        table.add_column(column, justify="left" if wordy else "right", no_wrap=not wordy, overflow="fold")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    say(console, f"\n{title}", HEAD)
+    console.print(table)
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it."""
+    whole = round(seconds)
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
