@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,20 @@ NORM_ENTRIES = {"weight": "gamma", "bias": "beta", "running_mean": "running_mean
 
 class TraceError(Exception):
     """The file is not a trace that this script can replay."""
+
+
+class Trace(dict[str, np.ndarray]):
+    """The arrays of a trace by name.
+
+    Raises: TraceError for one that is missing.
+    """
+
+    @property
+    def files(self) -> list[str]:
+        return list(self)
+
+    def __missing__(self, key: str) -> np.ndarray:
+        raise TraceError(f"not a complete trace: it holds no array {key!r}")
 
 
 class Arrays:
@@ -128,9 +143,10 @@ class Replay(Halrp):
         product = {name: own[f"{name}.B"] @ own[f"{name}.A"] for name in names}
         self.compare_layers("trained B·A", position, "lowrank_trained", product)
         for name in names:
-            ours = column_signs_of(self.layer(position, "row_trained", name), own[f"{name}.B"], own[f"{name}.A"])
-            self.errors.compare("trained factors", ours[0], self.layer(position, "row_trained", name))
-            self.errors.compare("trained factors", ours[1], self.layer(position, "col_trained", name))
+            row, col = self.layer(position, "row_trained", name), self.layer(position, "col_trained", name)
+            B, A = column_signs_of(row, col, own[f"{name}.B"], own[f"{name}.A"])
+            self.errors.compare("trained factors", B, row)
+            self.errors.compare("trained factors", A, col)
         return own
 
     def layer(self, position: int, quantity: str, name: str) -> np.ndarray:
@@ -159,11 +175,14 @@ def ranks_size(decisions: Any, name: str) -> int:
     return next(decision.size for decision in decisions if decision.layer == name)
 
 
-def column_signs_of(recorded: np.ndarray, B: np.ndarray, A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """B and A with the signs of their columns and rows chosen as recorded: a pair's common sign is free."""
-    if recorded.shape != B.shape:
+def column_signs_of(row: np.ndarray, col: np.ndarray, B: np.ndarray, A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """B and A with the signs of their columns and rows chosen as recorded: a pair's common sign is free.
+
+    Both of a pair decide, since pruning may have emptied one of them.
+    """
+    if row.shape != B.shape or col.shape != A.shape:
         return B, A
-    signs = np.where((recorded * B).sum(axis=0) < 0, -1.0, 1.0)
+    signs = np.where((row * B).sum(axis=0) + (col * A).sum(axis=1) < 0, -1.0, 1.0)
     return B * signs, A * signs[:, None]
 
 
@@ -221,7 +240,7 @@ def compare_after_task(trace: Any, method: Replay, position: int, errors: Errors
         own = method.tasks[earlier - 1]
         for key, name in LAYERS.items():
             row, col = trace[f"{prefix}/task{earlier}/row/{key}"], trace[f"{prefix}/task{earlier}/col/{key}"]
-            B, A = column_signs_of(row, own[f"{name}.B"], own[f"{name}.A"])
+            B, A = column_signs_of(row, col, own[f"{name}.B"], own[f"{name}.A"])
             errors.compare("pruned factors", B, row)
             errors.compare("pruned factors", A, col)
             errors.compare("entries pruned", (B == 0).sum() + (A == 0).sum(), (row == 0).sum() + (col == 0).sum())
@@ -245,9 +264,10 @@ def replay(path: Path) -> dict[str, float]:
     Raises: TraceError when the file cannot be read as a trace.
     """
     try:
-        trace = np.load(path, allow_pickle=False)
+        with np.load(path, allow_pickle=False) as file:
+            trace = Trace(file)
         settings, tasks = read_settings(trace)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         raise TraceError(f"{path}: not a recorded trace ({type(error).__name__}: {error})") from error
     widths = tuple(trace[f"init/features.{key}.weight"].shape[0] for key in LAYERS)
     shape, classes = trace["task0/x_train"].shape[1:], trace["init/last.weight"].shape[0]

@@ -122,7 +122,7 @@ def maxpool2d_backward(gy: Array, argmax: Array, x_shape: Shape, kernel: int, st
     gx = xp.zeros(x_shape, dtype=gy.dtype)
     for tap in range(kernel * kernel):
         i, j = divmod(tap, kernel)
-        chosen = gy * (argmax == tap).astype(gy.dtype)
+        chosen = xp.where(argmax == tap, gy, xp.zeros_like(gy))
         gx[:, tap_slice(i, rows, stride), tap_slice(j, cols, stride)] += chosen
     return gx
 

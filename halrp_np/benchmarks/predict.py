@@ -58,20 +58,22 @@ class TrainedRun:
         Raises: ConfigError for a task that was not learned; ShapeError for other images than the run's, or NaN.
         """
         model, params = self.method.network(task)
-        if images.ndim != 4 or images.shape[1:] != self.shape or not np.isfinite(images).all():
+        finite = images.dtype.kind in "fiub" and bool(np.isfinite(images).all())
+        if images.ndim != 4 or images.shape[1:] != self.shape or not finite:
             raise ShapeError(
                 "predict",
                 expected=f"finite images (N, {', '.join(str(n) for n in self.shape)})",
-                received=f"shape {images.shape}" + ("" if np.isfinite(images).all() else " with NaN or infinity"),
+                received=f"shape {images.shape}, {images.dtype}" + ("" if finite else ", not all finite numbers"),
                 next_step="Use Images.arrays of the run's stream, or resize and normalise as its protocol says.",
             )
         size = self.config.evaluation_batch
+        some = images if len(images) else np.zeros((1, *self.shape))  # so that no image gives (0, K) too
         parts = []
-        for first in range(0, len(images), size):
-            batch = np.ascontiguousarray(np.moveaxis(images[first : first + size], 0, -1), dtype=self.dtype)
+        for first in range(0, len(some), size):
+            batch = np.ascontiguousarray(np.moveaxis(some[first : first + size], 0, -1), dtype=self.dtype)
             outputs, _ = model.forward(params, self.device.to_device(batch), EVALUATE)
             parts.append(to_host(outputs).T)
-        return np.concatenate(parts) if parts else np.zeros((0, 0), self.dtype)
+        return np.concatenate(parts)[: len(images)]
 
     def predict(self, task: int, images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """The class of each image, local to the task; shapes and errors as `logits`."""

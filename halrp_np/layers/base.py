@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..errors import ShapeError
-from ..typing import Array, Params, Shape
+from ..typing import Array, Params
 
 Cache: TypeAlias = Any
 """What a forward pass keeps for the passes that differentiate it; opaque to everybody else."""
@@ -82,8 +82,3 @@ def check_images(where: str, x: Array, channels: int | None, window: int = 1, pa
             received=f"shape {tuple(x.shape)}",
             next_step="Check the image size and the channel count of the layer before.",
         )
-
-
-def shape_of(params: Params, name: str) -> Shape:
-    """The shape of one parameter."""
-    return tuple(params[name].shape)

@@ -35,15 +35,16 @@ class Sequential(Layer):
     def backward(
         self, params: Params, cache: Cache, gy: Array, *, input_gradient: bool = True
     ) -> tuple[Array | None, Params]:
-        """Chain rule, last layer to first; without `input_gradient` the first layer's ∂L/∂x is not formed."""
+        """Chain rule, last layer to first; without `input_gradient` it ends at the first layer with parameters."""
         grads: dict[str, Params] = {}
         g: Array | None = gy
-        names = list(self.layers)
-        for name in reversed(names):
-            layer = self.layers[name]
-            wanted = input_gradient or name != names[0]
-            g, grads[name] = layer.backward(_entries(params, name, layer), cache[name], g, input_gradient=wanted)
-        return g, _joined(grads.items())
+        first = next((name for name, layer in self.layers.items() if layer.trainable), None)
+        for name, layer in reversed(self.layers.items()):
+            last = name == first and not input_gradient
+            g, grads[name] = layer.backward(_entries(params, name, layer), cache[name], g, input_gradient=not last)
+            if last:
+                break
+        return (g if input_gradient else None), _joined(grads.items())
 
     def new_buffers(self, params: Params, cache: Cache) -> Params:
         return _joined(

@@ -6,10 +6,10 @@ from typing import Any
 import numba
 import numpy as np
 import pytest
-from conftest import strided
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import strided
 from halrp_np.backend import gemm_conv, jit, numba_kernels, ops, reference
 from halrp_np.errors import ShapeError
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from op_cases import CASES, Case, rows_without_a_case
-from strict import StrictArray, StrictDevice
 
 from halrp_np.backend import Device, array_module, ops, reference, to_host
 from halrp_np.errors import ConfigError, DeviceError
+from op_cases import CASES, Case, rows_without_a_case
+from strict import StrictArray, StrictDevice
 
 EVERY_CASE = pytest.mark.parametrize("case", CASES, ids=str)
 

@@ -368,5 +368,5 @@ def test_a_digit_changed_in_the_meta_is_noticed(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, "state", {"x": np.zeros(2)}, {"step": 41})
     manifest = tmp_path / "state.json"
     manifest.write_text(manifest.read_text().replace("41", "42"))
-    with pytest.raises(ResumeError, match="state.json: expected a meta with SHA-256"):
+    with pytest.raises(ResumeError, match="expected a meta with SHA-256"):
         checkpoint.load(tmp_path, "state")
