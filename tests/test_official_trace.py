@@ -1,4 +1,4 @@
-"""official_trace.py: it passes on the recorded traces and on those of an independent oracle, and refuses what is wrong."""
+"""official_trace.py: it passes on recorded traces and on those of an independent oracle, and finds what is wrong."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def test_recorded_traces_of_the_released_code(shared_dir: Path, name: str) -> No
         assert f"  {quantity} " in done.stdout
 
 
-# ---- the independent oracle: PyTorch and autograd -----------------------------------------------------------------------
+# ---- the independent oracle: PyTorch and autograd -------------------------------------------------------------------
 
 SGD = {"optimizer": "SGD", "lr": 0.01}
 RULES = [
@@ -133,16 +133,31 @@ def test_the_oracle_follows_the_recorded_traces(shared_dir: Path) -> None:
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-8, err_msg=key)
 
 
-# ---- a trace of our own engine: needs neither PyTorch nor recorded files --------------------------------------------------
+# ---- a trace of our own engine: needs neither PyTorch nor recorded files --------------------------------------------
 
 
 def own_trace(**changes: Any) -> Trace:
     """What the preset `official` itself does on two random tasks, in the format of a trace."""
     config = {
-        **{"model": "LeNet", "img_sz": 8, "batch": 8, "tasks": 2, "out_dim": 3, "n_epochs": 1, "estRank_epoch": 1},
-        **{"lr": 0.01, "momentum": 0.9, "optimizer": "SGD", "schedule_gamma": 0.99, "rankMethod": "imp"},
-        **{"upper_rank": 4, "approxiRate": 0.8, "l1_hyp": 1e-4, "wd_rate": 1e-3},
-        **{"prune_method": "absolute", "prune_boundAlltask": False, "prune_value": [0.01]},
+        "model": "LeNet",
+        "img_sz": 8,
+        "batch": 8,
+        "tasks": 2,
+        "out_dim": 3,
+        "n_epochs": 1,
+        "estRank_epoch": 1,
+        "lr": 0.01,
+        "momentum": 0.9,
+        "optimizer": "SGD",
+        "schedule_gamma": 0.99,
+        "l1_hyp": 1e-4,
+        "wd_rate": 1e-3,
+        "rankMethod": "imp",
+        "upper_rank": 4,
+        "approxiRate": 0.8,
+        "prune_method": "absolute",
+        "prune_boundAlltask": False,
+        "prune_value": [0.01],
         **changes,
     }
     draw, widths = np.random.default_rng(3), (2, 3, 6, 5)

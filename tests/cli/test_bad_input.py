@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import Result
-from data.idx_files import idx_bytes
 
+from data.idx_files import idx_bytes
 from halrp_np.backend.device import import_cupy
 
 Patch = pytest.MonkeyPatch

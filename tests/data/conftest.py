@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data.idx_files import idx_bytes
 
+from data.idx_files import idx_bytes
 from halrp_np.data import mnist
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data.idx_files import idx_bytes
 
+from data.idx_files import idx_bytes
 from halrp_np.data import load_mnist, mnist, verify
 from halrp_np.errors import ConfigError, DataError, StorageError
 

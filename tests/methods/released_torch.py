@@ -19,6 +19,7 @@ Trace = dict[str, Any]
 LAYERS = (0, 4, 9, 12)
 NORMS = (1, 5, 10, 13)
 TORCH = torch.float64
+torch.set_num_threads(1)  # arrays this small gain nothing from more
 
 CONFIG: dict[str, Any] = {
     "model": "LeNet",
@@ -131,9 +132,13 @@ class Released:
                 scheduler.step()
                 self.rows.append([task, float(penalty is not None), float(loss.detach())])
 
+    def fresh(self, task: int) -> nn.ModuleDict:
+        """A network with initial values; of a later task's, only the head stays."""
+        return build(self.config, self.widths)
+
     def run(self) -> Trace:
         epochs, warm_up = self.config["n_epochs"], self.config["estRank_epoch"]
-        self.net = build(self.config, self.widths)
+        self.net = self.fresh(0)
         self.put("init", state_of(self.net))
         weights = [self.net["features"][number].weight for number in LAYERS]
         decay = self.config["wd_rate"]
@@ -150,7 +155,7 @@ class Released:
 
     def learn(self, task: int, epochs: int, warm_up: int) -> None:
         """A later task: warm-up, ranks, perturbation, pruning."""
-        free = build(self.config, self.widths)
+        free = self.fresh(task)
         free["features"].load_state_dict(self.net["features"].state_dict())
         self.put(f"task{task}/start", state_of(free))
         self.train(task, warm_up, self.forward(free.train()), list(free.parameters()), None)
@@ -191,10 +196,12 @@ class Released:
             rest = tuple(range(1, W.ndim))
             R = (F * W).sum(rest) / (W * W).sum(rest).clamp_min(1e-20)
             column = R.reshape(-1, *[1] * (W.ndim - 1))  # (J, 1[, 1, 1]) times a slice (J[, a, b]): an outer product
-            S = torch.stack([
-                (column * W[:, i] * F[:, i]).sum() / ((column * W[:, i]) ** 2).sum().clamp_min(1e-20)
-                for i in range(W.shape[1])
-            ])
+            S = torch.stack(
+                [
+                    (column * W[:, i] * F[:, i]).sum() / ((column * W[:, i]) ** 2).sum().clamp_min(1e-20)
+                    for i in range(W.shape[1])
+                ]
+            )
             across = (1, -1) if W.ndim == 2 else (1, -1, 1, 1)
             E = F - column * W * S.reshape(across)
             U, s, Vt = torch.linalg.svd(E if E.ndim == 2 else E.mean((2, 3)), full_matrices=False)
@@ -221,8 +228,8 @@ class Released:
         if self.config["rankMethod"] == "flat":
             return dict.fromkeys(LAYERS, cap)
         order = np.argsort(scores)[::-1]
-        share = np.cumsum(scores[order]) / scores.sum()
-        kept = owners[order][: int(np.argmax(share > self.config["approxiRate"])) + 1]
+        running = np.cumsum(scores[order])
+        kept = owners[order][: int(np.argmax(running / running[-1] > self.config["approxiRate"])) + 1]
         return {number: min(max(int((kept == number).sum()), 1), cap) for number in LAYERS}
 
     def penalty(self, model: Perturbed) -> Tensor:
@@ -254,9 +261,7 @@ class Released:
                 return
             rho = 1 - budget / increase
         cells = [(task, n, (m.A[n], m.B[n])) for task, m in enumerate(self.tasks) for n in LAYERS]
-        if rule == "absolute":
-            pools = [cells]
-        elif rule.endswith("AllLayerAllTask"):
+        if rule == "absolute" or rule.endswith("AllLayerAllTask"):
             pools = [cells]
         elif rule.endswith("AllLayer"):
             pools = [[cell for cell in cells if cell[0] == task] for task in range(len(self.tasks))]
@@ -288,8 +293,8 @@ class Released:
                     self.out[f"{prefix}/task{earlier}/{name}/{number}"] = value.detach().numpy().copy()
         if task:
             state = state_of(self.tasks[-1].net)
-            norms = {f"features.{number}." for number in NORMS}
-            self.put(f"{prefix}/bn", {n: v for n, v in state.items() if any(n.startswith(norm) for norm in norms)})
+            norms = [f"features.{n}.{e}" for n in NORMS for e in ("weight", "bias", "running_mean", "running_var")]
+            self.put(f"{prefix}/bn", {name: state[name] for name in norms})
             self.put(f"{prefix}/bias", {str(number): state[f"features.{number}.bias"] for number in LAYERS})
             self.put(f"{prefix}/head", {entry: state[f"last.{entry}"] for entry in ("weight", "bias")})
 
