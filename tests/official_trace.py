@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from halrp_np.backend import Device, Streams
+from halrp_np.errors import HalrpError
 from halrp_np.layers import EVALUATE, Sequential
 from halrp_np.lowrank import dense_count, released_count, released_increase, value_count
 from halrp_np.methods import PRESETS, Halrp, HalrpSettings, MethodTask
@@ -189,6 +190,9 @@ def column_signs_of(row: np.ndarray, col: np.ndarray, B: np.ndarray, A: np.ndarr
 def read_settings(trace: Any) -> tuple[HalrpSettings, int]:
     """The recorded hyper-parameters in our names, on top of the preset `official`; and the number of tasks."""
     config = json.loads(str(trace["config"]))
+    for key in ("weight_decay", "check_lepoch"):
+        if config.get(key):
+            raise TraceError(f"{key} = {config[key]}: this script replays traces without it")
     if config["model"] != "LeNet":
         raise TraceError(f"model {config['model']}: this version replays LeNet traces only")
     tasks, losses, images = int(config["tasks"]), trace["losses"], len(trace["task0/y_train"])
@@ -292,7 +296,7 @@ def main(arguments: list[str]) -> int:
     for argument in arguments:
         try:
             largest = replay(Path(argument))
-        except TraceError as error:
+        except (TraceError, HalrpError) as error:
             print(error, file=sys.stderr)
             return 2
         print(f"{argument}: largest absolute error of each quantity")

@@ -5,6 +5,8 @@ step loads a few vectors and a few scalars (or vectors) and combines every one w
 multiply-adds for 9 loads; a plain loop does one for two. The functions below are Numba intrinsics: they take flat,
 contiguous float32 arrays and element offsets, and write the unrolled LLVM instructions of one step. They check no
 bounds; their callers in direct_conv.py do the arithmetic.
+
+Numba's disk cache watches the file of a kernel, not this one: after an edit here, delete the `__pycache__` beside it.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import array_module, ops
+from ..errors import ShapeError
 from ..typing import Array, Params
 from .base import EVALUATE, Cache, Layer, Mode, check_features, check_images
 
@@ -19,7 +20,7 @@ class BatchNorm(Layer):
     towards the batch's mean and unbiased variance.
 
     Shapes: gamma, beta, running_mean, running_var (C,).
-    Raises: ShapeError when x has other channels.
+    Raises: ShapeError when x has other channels, or a batch's statistics would come from one value a channel.
     """
 
     trainable = ("gamma", "beta")
@@ -40,6 +41,13 @@ class BatchNorm(Layer):
         self.check(x)
         rows = x.reshape(self.channels, -1)  # (C, H W N)
         if mode.train or not self.track:
+            if rows.shape[1] == 1:
+                raise ShapeError(
+                    type(self).__name__,
+                    expected="more than one value a channel to take statistics of",
+                    received="a batch of one",
+                    next_step="Use a larger batch, or drop the last partial one.",
+                )
             y, mean, var = ops.batchnorm_train(rows, params["gamma"], params["beta"], self.eps)
             return y.reshape(x.shape), (rows, mean, var, True)
         mean, var = params["running_mean"], params["running_var"]

@@ -74,6 +74,8 @@ def pruning_plan(
 
     Math:   released  ρ = 1 - β / growth                  (lands at β + u·ρ, u the part that cannot be pruned)
             exact     ρ = (growth - β) / factor_growth    (lands at β, up to one entry per pool)
+            When what cannot be pruned exceeds β, no ρ lands there: exact then takes the released fraction, which leaves
+            something of every task, and the plan is not `reachable`.
     Raises: ConfigError for an unknown rule or solve, a wrong number of values, or a value out of range.
     Reference: HALRP (arXiv 2311.15161), pruning under a parameter budget.
     """
@@ -91,10 +93,10 @@ def pruning_plan(
     reachable = growth - factor_growth <= budget
     if growth < budget or growth <= 0:
         return PrunePlan(rule, None, floor) if floor_before_bound and len(values) == 2 else None
-    if solve == "released":
+    if solve == "released" or not reachable:
         fraction = 1 - budget / growth
     else:
-        fraction = (growth - budget) / factor_growth if factor_growth > 0 else 1.0
+        fraction = (growth - budget) / factor_growth if factor_growth else 0.0
     return PrunePlan(rule, float(min(max(fraction, 0.0), 1.0)), floor, bool(reachable))
 
 

@@ -50,8 +50,11 @@ class Halrp(PerturbedNetworks):
             )
 
     def learn(self, task: MethodTask, hooks: Hooks) -> None:
-        """Learn the next task of the stream, step by step as the paper states them."""
-        self.classes.append(task.classes)
+        """Learn the next task of the stream, step by step as the paper states them.
+
+        Raises: ConfigError when it is not the next one.
+        """
+        self.expect_next(task)
         if task.position == 0:
             self.base = self.train_base(task, hooks)
             return
@@ -63,7 +66,7 @@ class Halrp(PerturbedNetworks):
         self.tasks.append(self.train_perturbation(start, task, hooks))
         spectra = {name: to_host(parts.s) for name, parts in residuals.items()}
         self.choices.append(RankChoice(decisions, importance, spectra))
-        self.prune()
+        self.prune(hooks)
 
     def train_base(self, task: MethodTask, hooks: Hooks) -> Params:
         """Task 0: train every parameter, with ½λ‖W‖² on the weights that later tasks will reuse."""
@@ -145,7 +148,7 @@ class Halrp(PerturbedNetworks):
         kinds = {"R": scaling, "S": scaling, "A": factor, "B": factor}
         return {f"{name}.{entry}": penalty for name in self.layers() for entry, penalty in kinds.items()}
 
-    def prune(self) -> None:
+    def prune(self, hooks: Hooks) -> None:
         """Set the smallest factor entries to zero, of every task learned (or of the newest), to bound growth."""
         settings = self.settings
         if settings.prune_rule == "none":
@@ -165,6 +168,8 @@ class Halrp(PerturbedNetworks):
         )
         if plan is None:
             return
+        if not plan.reachable:
+            hooks.warn("the growth budget cannot be met: scalings, normalisation and heads alone exceed it")
         pruned = lowrank.prune([self.factors(own) for own in self.tasks[first:]], plan)
         for own, factors in zip(self.tasks[first:], pruned, strict=True):
             for name, (A, B) in factors.items():

@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from ..layers import Conv2d, Sequential, decomposed_layers, merged_params, perturbed
 from ..lowrank import Factors, RankDecision, TaskSize
 from ..typing import Params
-from .base import HostArrays
+from .base import HostArrays, MethodTask
 
 HEAD = "head"
 FACTORS = ("A", "B")
@@ -39,6 +39,21 @@ class PerturbedNetworks:
         self.base: Params = {}
         self.tasks: list[Params] = []
         self.choices: list[RankChoice] = []
+
+    def expect_next(self, task: MethodTask) -> None:
+        """Count the task in.
+
+        Raises: ConfigError when tasks are skipped, repeated, or offered again after a failure.
+        """
+        learned = len(self.tasks) + bool(self.base)
+        if task.position != learned:
+            raise ConfigError(
+                "learn",
+                expected=f"task {learned}, the next of the stream",
+                received=f"task {task.position}",
+                next_step="Learn tasks once and in order, with a new method or one loaded from a saved state.",
+            )
+        self.classes = [*self.classes[:learned], task.classes]
 
     def layers(self) -> list[str]:
         """The decomposed layers in network order."""

@@ -87,6 +87,9 @@ class Hooks:
     def after_epoch(self, plan: PhasePlan, record: dict[str, Any]) -> None:
         """An epoch ended; after a restore the earlier epochs are told again, in order."""
 
+    def warn(self, text: str) -> None:
+        """Something the user should know."""
+
     def finished(self, plan: PhasePlan, state: PhaseState) -> None:
         """The phase is done."""
 
@@ -180,7 +183,7 @@ def settle_losses(plan: PhasePlan, state: PhaseState) -> list[float]:
                 f"task {plan.task}, phase {plan.name}, epoch {len(state.history) + 1}, step {step}",
                 expected="a finite loss",
                 received=str(value),
-                next_step="Lower the learning rate, or check the data; the last checkpoint is kept.",
+                next_step="Start a new run with a lower learning rate; if that fails too, check the data.",
             )
     return state.losses
 

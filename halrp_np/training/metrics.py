@@ -53,13 +53,31 @@ def forgetting_never_negative(a: Matrix) -> float | None:
     return sum(max(a[t][j] for t in range(j, last + 1)) - a[last][j] for j in range(last)) / last
 
 
-def summary(a: Matrix) -> dict[str, float | None]:
-    """Every measure by name."""
+def forgetting_since_learned(a: Matrix) -> float | None:
+    """Mean over j < T-1 of a[j][j] - a[T-1][j], which is -BWT: first recorded minus last recorded."""
+    transfer = backward_transfer(a)
+    return None if transfer is None else -transfer
+
+
+def summary(a: Matrix) -> dict[str, float]:
+    """Every measure that is defined, by name."""
+    return {name: value for name, value in _measures(a).items() if value is not None}
+
+
+def undefined(a: Matrix) -> dict[str, str]:
+    """Every measure that is not, with the reason."""
+    missing = {name: "needs two tasks" for name, value in _measures(a).items() if value is None}
+    return {**missing, "fwt": "needs the accuracy on a task before it is learned; each task has a head of its own"}
+
+
+def _measures(a: Matrix) -> dict[str, float | None]:
+    """Every measure by name, None where it is not defined."""
     return {
         "acc": average_accuracy(a),
         "aia": average_incremental_accuracy(a),
         "bwt": backward_transfer(a),
         "forgetting_all_tasks": forgetting_all_tasks(a),
+        "forgetting_avalanche": forgetting_since_learned(a),
         "forgetting_released_summary": forgetting_released_summary(a),
         "forgetting_chaudhry": forgetting_from_best(a),
         "forgetting_mammoth": forgetting_never_negative(a),

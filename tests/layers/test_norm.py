@@ -7,6 +7,7 @@ import pytest
 
 from cases import nested
 from checks import check_running_statistics
+from halrp_np.errors import ShapeError
 from halrp_np.layers import BatchNorm1d, BatchNorm2d, Mode, Sequential
 
 TRAIN = Mode(train=True)
@@ -49,11 +50,14 @@ def test_untracked_layer_has_no_buffers_and_uses_the_batch(rng: np.random.Genera
     np.testing.assert_array_equal(train, layer.forward(params, x)[0])
 
 
-def test_one_sample_leaves_the_running_variance_finite(rng: np.random.Generator) -> None:
-    layer = BatchNorm1d(3)
+@pytest.mark.parametrize("track", [True, False])
+def test_one_value_a_channel_has_no_statistics(rng: np.random.Generator, track: bool) -> None:
+    layer = BatchNorm1d(3, track=track)
     params = layer.init(rng, np.float64)
-    _, cache = layer.forward(params, rng.normal(size=(3, 1)), TRAIN)
-    np.testing.assert_allclose(layer.new_buffers(params, cache)["running_var"], 0.9)
+    with pytest.raises(ShapeError, match="BatchNorm1d: expected more than one value a channel"):
+        layer.forward(params, rng.normal(size=(3, 1)), TRAIN)
+    if track:
+        layer.forward(params, rng.normal(size=(3, 1)))  # evaluation needs none
 
 
 def test_batch_statistics_normalise_and_running_ones_do_not(rng: np.random.Generator) -> None:
