@@ -19,6 +19,7 @@ _BUSY = {errno.EAGAIN, errno.EACCES, errno.EDEADLK}
 
 _NO_SPACE = "Free some space or raise the quota, or choose a folder on another disk, then run the same command again."
 _NOT_WRITABLE = "Choose a folder that this user may write to."
+_NO_LOCKS = "This file system cannot lock files: choose a folder on a local disk, with --out or HALRP_NP_CACHE."
 _NEXT_STEP = {
     errno.ENOSPC: _NO_SPACE,
     errno.EDQUOT: _NO_SPACE,
@@ -31,6 +32,9 @@ _NEXT_STEP = {
     errno.EISDIR: "A folder stands where a file is needed: move it away or choose another folder.",
     errno.ENOENT: "Create the folder first, or check its spelling.",
     errno.ENAMETOOLONG: "Choose a shorter path.",
+    errno.ENOSYS: _NO_LOCKS,
+    errno.ENOLCK: _NO_LOCKS,
+    errno.EOPNOTSUPP: _NO_LOCKS,
 }
 
 

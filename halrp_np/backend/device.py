@@ -75,9 +75,9 @@ class Device:
             self.xp.cuda.Device(self.index).synchronize()
 
     def memory(self) -> int:
-        """Bytes in use by arrays on a GPU; peak resident bytes of the process on the CPU."""
+        """The most bytes held so far: by CuPy's pool on a GPU, by the whole process on the CPU."""
         if self.name != "cpu":
-            return int(self.xp.get_default_memory_pool().used_bytes())
+            return int(self.xp.get_default_memory_pool().total_bytes())
         return peak_resident_bytes()
 
     def __repr__(self) -> str:

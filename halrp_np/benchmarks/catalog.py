@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from ..backend import Device, Streams
 from ..data import Mnist, Stream, load_mnist, permuted_mnist
+from ..methods import Method, make_method
+from ..models import build
+from ..typing import Shape
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
 }
 
-QUICK: dict[str, object] = {"tasks": 4, "epochs": 4, "train_images": 2000, "test_images": 500}
+QUICK: dict[str, object] = {"stop_after": 4, "epochs": 4, "train_images": 2000, "test_images": 500}
 """What `--quick` changes: a minute on two cores, for a look and not for a result."""
 
 
@@ -61,3 +67,13 @@ def open_stream(config: Any) -> tuple[Stream, Mnist]:
         validation_share=config.validation_share,
     )
     return stream, mnist
+
+
+def new_method(config: Any, shape: Shape, device: Device) -> Method:
+    """The method that a RunConfig names, ready for task 0, on images of this shape.
+
+    Raises: ConfigError for settings that contradict each other.
+    """
+    builder = build(config.model, shape, config.widths)
+    streams, dtype = Streams(config.seed), np.dtype(config.dtype)
+    return make_method(config.method, builder, config, device=device, dtype=dtype, streams=streams)

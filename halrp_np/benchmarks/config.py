@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,9 +13,24 @@ from ..methods import PRESETS, HalrpSettings
 from ..methods.settings import setting
 from ..runs import RunFolder
 from ..runs import config as resolver
+from ..runs.plain_json import line_text, plain
 from .catalog import BENCHMARKS, QUICK
 
 Layer = tuple[str, Mapping[str, object]]
+
+PROTOCOL: dict[str, type] = {
+    "benchmark": str,
+    "data": str,
+    "tasks": int,
+    "classes": int,
+    "image_shape": list,
+    "train": int,
+    "validation": int,
+    "test": int,
+    "pixels_sha256": str,
+    "labels_sha256": str,
+}
+"""What the protocol of every stream says, whatever else it says."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +47,10 @@ class RunConfig(HalrpSettings):
     seed: int = setting(0, "of initial values, batch order and dropout", min=0)
     data: Literal["auto", "full", "sample"] = setting("auto", "full data set, embedded sample, or the best there is")
     data_dir: Path | None = setting(None, "folder with the data set's own files")
-    tasks: int = setting(10, "tasks in the stream", min=1)
+    tasks: int = setting(
+        10, "a stream of so many tasks, with its own order and released rate decay: not the first ones of ten", min=1
+    )
+    stop_after: int = setting(0, "learn only the first n tasks of the stream, which stays as it is; 0 for all", min=0)
     order_seed: int = setting(0, "of the order of the tasks", min=0)
     permutation: Literal["joint", "spatial"] = setting(
         "joint", "permute the three equal channels as one vector (released), or the pixels alike in each channel"
@@ -41,6 +60,11 @@ class RunConfig(HalrpSettings):
     validation_share: float = setting(0.2, "share of the training images held out, first in file order", above=0.0)
     evaluation_batch: int = setting(256, "images a forward pass in evaluation", min=1)
     checkpoint_seconds: float = setting(30.0, "longest time between two checkpoints", min=0.0)
+
+    @property
+    def tasks_to_learn(self) -> int:
+        """How many tasks of the stream a finished run has learned."""
+        return min(self.stop_after or self.tasks, self.tasks)
 
 
 def resolve_config(*layers: Layer, quick: bool = False) -> RunConfig:
@@ -59,19 +83,43 @@ def resolve_config(*layers: Layer, quick: bool = False) -> RunConfig:
     )
 
 
+def settled(config: RunConfig, device: str) -> RunConfig:
+    """The configuration as config.json holds it and a resume reads it: the device by name, the data's absolute path.
+
+    Raises: ConfigError for a value out of range, in a RunConfig that was not made by resolve_config.
+    """
+    data_dir = None if config.data_dir is None else Path(config.data_dir).absolute()
+    final = replace(config, device=device, data_dir=data_dir)
+    return resolver.resolve(RunConfig, ("RunConfig", plain(resolver.as_record(final), "RunConfig")))
+
+
+def fingerprint(config: RunConfig, protocol: dict[str, Any]) -> str:
+    """SHA-256 of configuration and protocol, which every checkpoint carries."""
+    record = plain({"config": resolver.as_record(config), "protocol": protocol}, "config.json")
+    return hashlib.sha256(line_text(record).encode()).hexdigest()
+
+
 def read_config(folder: RunFolder) -> tuple[RunConfig, dict[str, Any]]:
     """The configuration of a run folder, and the protocol of its stream.
 
-    Raises: ResumeError when config.json lacks either; ConfigError for a key or a value that is no configuration's.
+    Raises: ResumeError when config.json lacks either or a part of the protocol; ConfigError for a key or a value that
+    is no configuration's.
     """
     recorded = folder.config()
     where = f"{folder.path}/config.json"
-    for key in ("config", "protocol"):
-        if not isinstance(recorded.get(key), dict):
+    _check_kinds(where, recorded, {"config": dict, "protocol": dict})
+    _check_kinds(f"{where}: protocol", recorded["protocol"], PROTOCOL)
+    return resolver.resolve(RunConfig, (where, recorded["config"])), recorded["protocol"]
+
+
+def _check_kinds(where: str, found: dict[str, Any], kinds: Mapping[str, type]) -> None:
+    """Refuse an object that lacks one of these keys, or holds something else under it."""
+    words = {dict: "an object", list: "a list", str: "text", int: "a number"}
+    for key, kind in kinds.items():
+        if not isinstance(found.get(key), kind):
             raise ResumeError(
                 where,
-                expected=f"an object under '{key}'",
-                received="none" if key not in recorded else f"a {type(recorded[key]).__name__}",
+                expected=f"{words[kind]} under '{key}'",
+                received="none" if key not in found else f"a {type(found[key]).__name__}",
                 next_step="The file is damaged. Restore it from a copy, or start the run again in a new folder.",
             )
-    return resolver.resolve(RunConfig, (where, recorded["config"])), recorded["protocol"]

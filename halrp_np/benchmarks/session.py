@@ -42,20 +42,35 @@ class Reporter:
 
 
 class Session(Hooks):
-    """The hooks of one run folder: a phase's state is saved when time is up, when it ends, and on an interrupt."""
+    """The hooks of one run folder: a phase's state is saved when time is up, when it ends, and on an interrupt.
 
-    def __init__(self, folder: RunFolder, device: Device, reporter: Reporter, seconds: float) -> None:
+    `fingerprint` goes into every checkpoint, so that a resume notices when config.json was changed.
+    """
+
+    def __init__(
+        self, folder: RunFolder, device: Device, reporter: Reporter, seconds: float, fingerprint: str = ""
+    ) -> None:
         self.folder, self.device, self.reporter, self.seconds = folder, device, reporter, seconds
+        self.fingerprint = fingerprint
         self.saved_at = time.monotonic()
         self.interrupted = False
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        """A task begins."""
+        self.began, self.earlier = time.monotonic(), 0.0
+
+    def elapsed(self) -> float:
+        """Seconds spent on the task, those before a resume included up to its checkpoint."""
+        return self.earlier + time.monotonic() - self.began
 
     def restore(self, plan: PhasePlan) -> PhaseState | None:
-        name = phase_name(plan)
-        if not checkpoint.exists(self.folder.checkpoints, name):
+        if not checkpoint.exists(self.folder.checkpoints, plan.name):
             return None
-        arrays, meta = checkpoint.load(self.folder.checkpoints, name)
+        arrays, meta = checkpoint.load(self.folder.checkpoints, plan.name)
         if meta["task"] != plan.task:  # left by a task that ended just before the process did
             return None
+        self.earlier = max(self.earlier, meta["seconds"])  # a later phase holds those of the earlier ones too
         state: dict[str, Any] = meta["state"]
         return PhaseState(
             params=self._on_device(arrays, "params/"),
@@ -79,6 +94,9 @@ class Session(Hooks):
         self.folder.append_metric({"event": "epoch", **record})
         self.reporter.epoch(plan, record)
 
+    def warn(self, text: str) -> None:
+        self.reporter.note(text)
+
     def finished(self, plan: PhasePlan, state: PhaseState) -> None:
         self.save(plan, state)
 
@@ -93,13 +111,15 @@ class Session(Hooks):
             "losses": settle_losses(plan, state),
             "history": state.history,
         }
-        checkpoint.save(self.folder.checkpoints, phase_name(plan), arrays, {"task": plan.task, "state": cursor})
+        meta = {"task": plan.task, "state": cursor, "seconds": self.elapsed(), "config_sha256": self.fingerprint}
+        checkpoint.save(self.folder.checkpoints, plan.name, arrays, meta)
         self.saved_at = time.monotonic()
 
     def forget_phases(self) -> None:
         """Delete the phases' checkpoints: the task they belong to is saved."""
-        for name in PHASES:
-            checkpoint.remove(self.folder.checkpoints, name)
+        for name in checkpoint.names(self.folder.checkpoints):
+            if name != STATE:
+                checkpoint.remove(self.folder.checkpoints, name)
 
     def _on_device(self, arrays: Any, prefix: str) -> Params:
         """The arrays under a prefix, by what follows it."""
@@ -128,11 +148,3 @@ class Session(Hooks):
             yield
         finally:
             signal.signal(signal.SIGINT, before)
-
-
-PHASES = ("base", "warm-up", "perturbation")
-
-
-def phase_name(plan: PhasePlan) -> str:
-    """The checkpoint's name of a phase of the task in progress."""
-    return plan.name

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backend import Device
+from ..errors import ResumeError
+from ..lowrank import TaskSize, growth_honest, growth_released, released_increase
 from ..methods import Method
 from ..runs.record import RunFolder
 from ..training import metrics
+
+Cost = dict[str, float]
+"""What one task took: see COSTS."""
+
+COSTS = ("learn_seconds", "evaluate_seconds", "peak_memory_bytes")
 
 CAPACITY_HEADER = (
     "after_task",
@@ -43,15 +49,24 @@ RANK_HEADER = (
 
 def capacity_rows(after: int, method: Method) -> list[list[Any]]:
     """What each later task costs after task `after`, and the growth up to and including it."""
-    base, stored = method.base_parameters(), method.stored_bytes()
+    base, sizes, stored = method.base_parameters(), method.sizes(), method.stored_bytes()
     rows: list[list[Any]] = []
-    released = honest = added = 0
-    for task, size in enumerate(method.sizes(), start=1):
-        released, honest, added = released + size.released, honest + size.honest, added + stored[task]
+    for task, size in enumerate(sizes, start=1):
         counts = [size.scalings, size.factors_dense, size.factors_sparse, size.batchnorm, size.head, size.bias]
-        growth = [released / base, honest / base, added / stored[0]]
-        rows.append([after, task, *counts, size.running_stats, size.released, size.honest, stored[task], *growth])
+        counts += [size.running_stats, size.released, size.honest, stored[task]]
+        grown = growth(base, sizes[:task], stored[: task + 1])
+        rows.append([after, task, *counts, *(grown[kind] for kind in ("released", "honest", "bytes"))])
     return rows
+
+
+def growth(base: int, sizes: list[TaskSize], stored: list[int]) -> dict[str, float]:
+    """The model's increase over task 0 by convention: released count (also rounded), honest count, bytes on disk."""
+    return {
+        "released": growth_released(base, sizes),
+        "released_rounded": released_increase(base, sizes),
+        "honest": growth_honest(base, sizes),
+        "bytes": sum(stored[1:]) / stored[0],
+    }
 
 
 def write_capacity(folder: RunFolder, rows: list[list[Any]]) -> None:
@@ -59,14 +74,14 @@ def write_capacity(folder: RunFolder, rows: list[list[Any]]) -> None:
     folder.write_csv("capacity.csv", CAPACITY_HEADER, rows)
 
 
-def write_accuracy(
-    folder: RunFolder, accuracy: list[list[float]], validation: list[float], identities: list[int]
-) -> None:
-    """accuracy.csv: test accuracy of every seen task after each task, validation accuracy of the newest."""
-    rows: list[list[Any]] = []
-    for after, row in enumerate(accuracy):
-        rows += [[after, task, identities[task], "test", value] for task, value in enumerate(row)]
-        rows.append([after, after, identities[after], "validation", validation[after]])
+def write_accuracy(folder: RunFolder, matrices: dict[str, metrics.Matrix], identities: list[int]) -> None:
+    """accuracy.csv: test and validation accuracy of every seen task after each task."""
+    rows: list[list[Any]] = [
+        [after, task, identities[task], split, value]
+        for after in range(len(matrices["test"]))
+        for split, matrix in matrices.items()
+        for task, value in enumerate(matrix[after])
+    ]
     folder.write_csv("accuracy.csv", ("after_task", "task", "identity", "split", "accuracy"), rows)
 
 
@@ -75,39 +90,50 @@ def write_ranks(folder: RunFolder, decisions: list[dict[str, Any]]) -> None:
     folder.write_csv("ranks.csv", RANK_HEADER, [[row[key] for key in RANK_HEADER] for row in decisions])
 
 
-def write_timing(folder: RunFolder, timing: list[dict[str, float]]) -> None:
-    """timing.json: seconds of each task (of its last, uninterrupted piece after a resume)."""
+def write_timing(folder: RunFolder, timing: list[Cost | None]) -> None:
+    """timing.json: what each task took, over all its resumes; null where that is not known any more."""
     tasks: Any = timing
     folder.write_json("timing.json", {"tasks": tasks})
 
 
-def read_timing(folder: RunFolder) -> list[dict[str, float]]:
-    """The seconds of the tasks already learned."""
-    if not (folder.path / "timing.json").is_file():
-        return []
-    timing: Any = folder.read_json("timing.json")["tasks"]
-    return list(timing)
+def read_timing(folder: RunFolder, tasks: int) -> list[Cost | None]:
+    """What each of the learned tasks took; nothing depends on it, so a file that is absent or damaged means unknown."""
+    try:
+        found: Any = folder.read_json("timing.json").get("tasks")
+    except ResumeError:
+        found = None
+    rows = found[:tasks] if isinstance(found, list) else []
+    known = [row if _is_cost(row) else None for row in rows]
+    return known + [None] * (tasks - len(known))
+
+
+def _is_cost(row: Any) -> bool:
+    """Whether this is what `write_timing` writes of a task."""
+    return isinstance(row, dict) and set(row) == set(COSTS) and all(type(row[key]) in (int, float) for key in row)
+
+
+def total_cost(timing: list[Cost | None]) -> dict[str, float | None]:
+    """Seconds of all tasks whose costs are known, the largest memory, and how many tasks are not known, if any."""
+    known = [row for row in timing if row is not None]
+    return {
+        "learn_seconds": sum(row["learn_seconds"] for row in known),
+        "evaluate_seconds": sum(row["evaluate_seconds"] for row in known),
+        "peak_memory_bytes": max((row["peak_memory_bytes"] for row in known), default=None),
+        **({"tasks_of_unknown_cost": len(timing) - len(known)} if len(known) < len(timing) else {}),
+    }
 
 
 def write_summary(
     folder: RunFolder,
     config: Any,
     protocol: dict[str, Any],
-    accuracy: list[list[float]],
-    growth: dict[str, float],
-    timing: list[dict[str, float]],
-    device: Device,
+    accuracy: metrics.Matrix,
+    grown: dict[str, float],
+    timing: list[Cost | None],
 ) -> None:
-    """summary.json: what was run, on which data, and every measure by name."""
+    """summary.json: what was run, on which data, and every measure by name; only `cost` varies between equal runs."""
     if not accuracy:
         return
-    values: Any = {name: value for name, value in metrics.summary(accuracy).items() if value is not None}
-    undefined: Any = [name for name, value in metrics.summary(accuracy).items() if value is None]
-    grown: Any = {**growth, "released_rounded": round(growth["released"], 3)}
-    seconds: Any = {
-        "learn_seconds": sum(row["learn_seconds"] for row in timing),
-        "evaluate_seconds": sum(row["evaluate_seconds"] for row in timing),
-    }
     folder.write_json(
         "summary.json",
         {
@@ -116,13 +142,13 @@ def write_summary(
             "preset": config.preset,
             "model": config.model,
             "seed": config.seed,
-            "device": device.name,
+            "device": config.device,
             "data": protocol["data"],
             "tasks_learned": len(accuracy),
             "tasks": protocol["tasks"],
-            "metrics": values,
-            "undefined_with_one_task": undefined,
+            "metrics": metrics.summary(accuracy),
+            "undefined": metrics.undefined(accuracy),
             "growth": grown,
-            "time": seconds,
+            "cost": total_cost(timing),
         },
     )

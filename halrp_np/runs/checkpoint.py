@@ -92,6 +92,22 @@ def load(folder: Path, name: str) -> tuple[dict[str, np.ndarray[Any, Any]], dict
     return arrays, manifest["meta"]
 
 
+def load_meta(folder: Path, name: str) -> dict[str, Json]:
+    """Read a checkpoint's meta without its arrays.
+
+    Raises: ResumeError when the manifest is missing, damaged or of another format version.
+    """
+    meta: dict[str, Json] = _read_manifest(_manifest_path(folder, name))["meta"]
+    return meta
+
+
+def names(folder: Path) -> list[str]:
+    """List the checkpoints of a folder, those too of which a kill left only the manifest or only the payload."""
+    manifests = {path.name.removesuffix(".json") for path in folder.glob("*.json")}
+    payloads = {match[1] for path in folder.glob("*.safetensors") if (match := _PAYLOAD.fullmatch(path.name))}
+    return sorted(name for name in manifests | payloads if _NAME.fullmatch(name))
+
+
 def exists(folder: Path, name: str) -> bool:
     """Say whether a checkpoint of this name was saved (not whether it is intact)."""
     return _manifest_path(folder, name).is_file()
@@ -111,14 +127,14 @@ def remove(folder: Path, name: str) -> None:
 
 
 def clean(folder: Path) -> None:
-    """Delete what killed writers left in a folder: temporary files, and payloads that no manifest names.
+    """Delete what killed writers left in a folder: temporary files, and payloads that their manifest does not name.
 
-    Call it only while holding the run's lock. A payload whose manifest is damaged stays.
+    Call it only while holding the run's lock. A payload whose manifest is damaged or missing stays: it may be all that
+    is left of a run; the next `save` or `remove` of its name deletes it.
     """
     remove_leftovers(folder)
-    names = {match[1] for path in folder.glob("*.safetensors") if (match := _PAYLOAD.fullmatch(path.name))}
-    for name in names:
-        if _NAME.fullmatch(name):
+    for name in names(folder):
+        if exists(folder, name):
             _remove_unnamed_payloads(folder, name)
 
 

@@ -19,19 +19,20 @@ _VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
     "NUMBA_NUM_THREADS",
     "NUMBA_THREADING_LAYER",
-    "HALRP_NP_KERNELS",
 )
 
 
-def environment(device: str = "cpu") -> dict[str, Json]:
+def environment(device: str = "cpu", kernels: str = "fast") -> dict[str, Json]:
     """Describe interpreter, packages, BLAS, processor and thread settings; imports nothing heavy.
 
-    Absent packages and variables are null. Host name, user name and paths are left out on purpose.
+    `kernels` names the column of the table of hot loops in use. Absent packages and variables are null. Host name, user
+    name and paths are left out on purpose.
     """
     packages = {name: _version(name) for name in _PACKAGES}
     packages["cupy"] = next((version for name in _CUPY_WHEELS if (version := _version(name))), None)
     return {
         "device": device,
+        "kernels": kernels,
         "python": {"version": platform.python_version(), "implementation": platform.python_implementation()},
         "system": {"name": platform.system(), "release": platform.release(), "machine": platform.machine()},
         "processor": {"model": _processor(), "cores": os.cpu_count(), "cores_usable": _usable_cores()},
@@ -66,6 +67,7 @@ def _usable_cores() -> int | None:
 
 
 def _blas() -> dict[str, Json]:
-    """Name the BLAS that NumPy was built with; its report also holds build paths, which are left out."""
-    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    """Name the BLAS that NumPy was built with, if it says; its report also holds build paths, which are left out."""
+    report: Json = np.show_config(mode="dicts")
+    blas = report.get("Build Dependencies", {}).get("blas", {})
     return {key: blas.get(key) for key in ("name", "version")}

@@ -30,5 +30,11 @@ def whole(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def expected_often(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of such a run that saves after every step: its config.json, and so every checkpoint, says so."""
+    return tiny.contents(run(tiny.config(data_dir, checkpoint_seconds=0.0), tmp_path_factory.mktemp("often") / "run"))
+
+
+@pytest.fixture(scope="session")
 def expected(whole: Path) -> dict[str, bytes]:
     return tiny.contents(whole)

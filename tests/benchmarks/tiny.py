@@ -47,11 +47,11 @@ def config(data: Path, **changes: object) -> RunConfig:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a run folder, but for times."""
+    """Every file of a run folder, but for what it cost."""
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     files.pop("timing.json")
     summary = json.loads(files["summary.json"])
-    assert set(summary.pop("time")) == {"learn_seconds", "evaluate_seconds"}
+    assert {"learn_seconds", "evaluate_seconds", "peak_memory_bytes"} <= set(summary.pop("cost"))
     return {**files, "summary.json": json.dumps(summary).encode()}
 
 

@@ -277,18 +277,33 @@ def test_a_folder_that_cannot_be_made_or_emptied_is_named(tmp_path: Path) -> Non
         checkpoint.save(tmp_path, "state", {"x": np.zeros(3)}, {})
 
 
-def test_clean_deletes_only_what_no_manifest_names(tmp_path: Path) -> None:
+def test_clean_deletes_only_what_its_manifest_does_not_name(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, "kept", {"x": np.arange(3)}, {})
     checkpoint.save(tmp_path, "broken", {"x": np.arange(4)}, {})
     (tmp_path / "broken.json").write_text("{")
-    orphans = ["gone-0123456789ab.safetensors", "kept-0123456789ab.safetensors", ".halrp-1.tmp"]
+    orphans = ["kept-0123456789ab.safetensors", ".halrp-1.tmp"]
     foreign = ["mine.safetensors", "notes.txt", " -0123456789ab.safetensors", "broken-0123456789ab.safetensors"]
+    foreign += ["lost-0123456789ab.safetensors"]  # it may be all that is left of a run
     kept = {path.name for path in tmp_path.iterdir()} | set(foreign)
     for name in orphans + foreign:
         (tmp_path / name).write_bytes(b"?")
     checkpoint.clean(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == kept
     checkpoint.clean(tmp_path / "absent")
+    assert checkpoint.names(tmp_path) == ["broken", "kept", "lost"]
+    assert checkpoint.names(tmp_path / "absent") == []
+    checkpoint.remove(tmp_path, "lost")  # on purpose, it goes
+    assert checkpoint.names(tmp_path) == ["broken", "kept"]
+
+
+def test_the_meta_is_read_without_the_arrays(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, "state", {"x": np.arange(3)}, {"step": 4})
+    next(tmp_path.glob("*.safetensors")).unlink()
+    assert checkpoint.load_meta(tmp_path, "state") == {"step": 4}
+    manifest = tmp_path / "state.json"
+    manifest.write_text(manifest.read_text().replace('"step": 4', '"step": 5'))
+    with pytest.raises(ResumeError, match="expected a meta with SHA-256"):
+        checkpoint.load_meta(tmp_path, "state")
 
 
 KILLS = """

@@ -1,10 +1,8 @@
 """record.py: what a run folder accepts, how it is written, and that readers get back what was written."""
 
 import errno
-import getpass
 import json
 import os
-import platform
 import subprocess
 import sys
 import textwrap
@@ -18,7 +16,7 @@ from hypothesis import strategies as st
 
 from halrp_np.errors import ResumeError, StorageError
 from halrp_np.runs import checkpoint
-from halrp_np.runs.record import RunFolder, environment
+from halrp_np.runs.record import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -355,42 +353,3 @@ def test_a_metrics_file_that_cannot_be_one_is_named(folder: RunFolder) -> None:
     for call in (lambda: folder.append_metric({}), folder.metrics_bytes, lambda: folder.rewind_metrics(0)):
         with pytest.raises(StorageError, match=r"metrics\.jsonl.*A folder stands where a file is needed"):
             call()
-
-
-def test_the_environment_says_what_matters_and_names_nobody(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
-    found = environment("gpu:1")
-    assert found["device"] == "gpu:1"
-    assert found["python"]["version"] == platform.python_version()
-    assert found["packages"]["numpy"] == np.__version__
-    assert (found["variables"]["OMP_NUM_THREADS"], found["variables"]["MKL_NUM_THREADS"]) == ("3", None)
-    assert 1 <= found["processor"]["cores_usable"] <= found["processor"]["cores"]
-    assert found["processor"]["model"]
-    assert found["blas"]["name"]
-    folder.write_json("environment.json", found)
-    text = (folder.path / "environment.json").read_text()
-    assert folder.read_json("environment.json") == found
-    private = [platform.node(), str(Path.home()), str(ROOT), sys.prefix]
-    assert not [word for word in private if len(word) > 3 and word in text]
-    assert f'"{getpass.getuser()}"' not in text
-
-
-def test_the_environment_is_told_without_heavy_imports() -> None:
-    code = """
-        import sys
-        from halrp_np.runs.record import environment
-        environment()
-        print(sorted({"numba", "scipy", "cupy", "matplotlib", "llvmlite", "threadpoolctl"} & set(sys.modules)))
-    """
-    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(code)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert done.stdout.strip() == "[]", done.stderr
-
-
-def test_without_proc_and_affinity_the_environment_is_vaguer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "read_text", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError()))
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    found = environment()
-    assert found["processor"]["cores_usable"] == os.cpu_count()
-    assert found["processor"]["model"] == (platform.processor() or platform.machine())

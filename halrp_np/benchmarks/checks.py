@@ -1,0 +1,229 @@
+"""What is checked before anything is trained: that a run can work, and that a resume goes on with the same run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..backend import Device
+from ..backend.ops import kernels_in_use
+from ..data import Stream, Task
+from ..errors import ConfigError, DeviceError, ResumeError
+from ..lowrank import pruning_plan
+from ..methods import HalrpSettings
+from ..models import build
+from ..runs import checkpoint
+from ..runs.environment import environment
+from ..runs.plain_json import plain
+from ..runs.record import RunFolder
+from ..training import PhasePlan
+from .catalog import new_method, open_stream
+from .config import RunConfig, fingerprint
+from .session import STATE, Reporter
+
+ENVIRONMENT = "environment.json"
+NEW_FOLDER = "Restore it from a copy of the run folder, or start the run again in a new folder."
+COMPARED = ("python", "packages", "blas", "processor")
+"""The parts of environment.json on which the last bits of a result may depend."""
+
+# ---- before a run ---------------------------------------------------------------------------------------------------
+
+
+def check(config: RunConfig, stream: Stream, device: Device) -> None:
+    """Refuse what would fail later, or be ignored in silence, before anything is on disk.
+
+    Raises: ConfigError for kernels of an unknown name, a network that cannot be built, a method whose settings
+    contradict each other, or batches that no training set fills or that hold one image.
+    """
+    kernels_in_use()
+    new_method(config, stream.tasks[0].train.shape, device)
+    check_ignored(config)
+    check_pruning(config)
+    for task in stream.tasks:
+        build(config.model, task.train.shape, config.widths)(task.classes)
+        check_batches(config, task)
+
+
+def check_ignored(config: HalrpSettings) -> None:
+    """Refuse a setting that another one switches off.
+
+    Raises: ConfigError naming both.
+    """
+    for key, without_effect, switch, value in (
+        ("momentum", 0.0, "optimizer", "sgd"),
+        ("gamma", 1.0, "gamma_rule", "fixed"),
+    ):
+        if getattr(config, key) != without_effect and getattr(config, switch) != value:
+            raise ConfigError(
+                key,
+                expected=f"{without_effect:g} under {switch}={getattr(config, switch)}, which does not use it",
+                received=str(getattr(config, key)),
+                next_step=f"Add --set {switch}={value}, or leave {key} out.",
+            )
+
+
+def check_pruning(config: HalrpSettings) -> None:
+    """Refuse values that do not fit the pruning rule.
+
+    Raises: ConfigError naming `prune_values`, with an example.
+    """
+    if config.prune_rule == "none":
+        return
+    try:
+        pruning_plan(config.prune_rule, config.prune_values, bounded=config.prune_bounded)
+    except ConfigError as error:
+        floor = ["1e-5"] if config.prune_rule == "absolute" or config.prune_rule.startswith("mixAR") else []
+        share = ["0.5"] if config.prune_rule != "absolute" else []
+        raise ConfigError(
+            "prune_values",
+            expected=error.expected,
+            received=error.received,
+            next_step=f"For this pruning rule write, for example, --set prune_values={','.join(floor + share)}.",
+        ) from error
+
+
+def check_batches(config: HalrpSettings, task: Task) -> None:
+    """Refuse training batches of one image, in which batch normalisation would divide by a variance of zero.
+
+    Raises: ConfigError, also when dropping the last partial batch leaves none.
+    """
+    size, images = config.batch_size, len(task.train)
+    plan = PhasePlan(task.position, "check", 1, size, config.learning_rate, 1.0, drop_last=config.drop_last)
+    plan.steps_per_epoch(images)
+    if size == 1 or (not config.drop_last and images % size == 1):
+        raise ConfigError(
+            "batch_size",
+            expected="at least two images in every training batch, for batch normalisation needs a variance",
+            received="1" if size == 1 else f"{size}, which leaves a last batch of 1 of {images:,} images",
+            next_step="Choose another batch_size" + (" of at least 2." if size == 1 else ", or drop_last=true."),
+        )
+
+
+# ---- before a resume ------------------------------------------------------------------------------------------------
+
+
+def protocol_of(stream: Stream) -> dict[str, Any]:
+    """The stream's protocol with a digest of its pixels and labels, so that a resume knows its data again."""
+    images = stream.tasks[0].train
+    digests = {"pixels_sha256": digest(images.images), "labels_sha256": digest(images.labels)}
+    protocol: dict[str, Any] = plain({**stream.protocol, **digests}, "protocol")
+    return protocol
+
+
+def digest(array: np.ndarray[Any, Any]) -> str:
+    """SHA-256 of an array's values."""
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+
+
+def same_device(config: RunConfig, path: Path) -> Device:
+    """The device that the run began on.
+
+    Raises: DeviceError when it is not here.
+    """
+    try:
+        return Device(config.device)
+    except DeviceError as error:
+        raise DeviceError(
+            f"{path}: device {config.device}",
+            expected=error.expected,
+            received=error.received,
+            next_step="A run ends on the device it began on: resume it on a machine with that device and CuPy, "
+            "or start a new run on another device in a new folder.",
+        ) from error
+
+
+def same_config(folder: RunFolder, config: RunConfig, protocol: dict[str, Any], names: Iterable[str]) -> None:
+    """Refuse a config.json that is not the one these checkpoints were saved under.
+
+    Raises: ResumeError, also for a damaged manifest.
+    """
+    now = fingerprint(config, protocol)
+    for name in names:
+        saved = checkpoint.load_meta(folder.checkpoints, name).get("config_sha256")
+        if saved != now:
+            raise ResumeError(
+                f"{folder.path}/config.json",
+                expected=f"the configuration that the checkpoint '{name}' was saved under (SHA-256 {saved})",
+                received=f"another one ({now})",
+                next_step="Undo the change of config.json, or start a new run with the other settings.",
+            )
+
+
+def state_not_lost(folder: RunFolder) -> None:
+    """Refuse a folder that has learned tasks while the checkpoint that holds them has no manifest.
+
+    Tables or the phase of a later task tell of them, or a payload alone: a kill can leave the first one without its
+    manifest, but then with the phase of task 0.
+
+    Raises: ResumeError.
+    """
+    if checkpoint.exists(folder.checkpoints, STATE):
+        return
+    names = checkpoint.names(folder.checkpoints)
+    phases = [name for name in names if checkpoint.exists(folder.checkpoints, name)]
+    later = any(checkpoint.load_meta(folder.checkpoints, name).get("task") != 0 for name in phases)
+    if later or names == [STATE] or (folder.path / "accuracy.csv").exists():
+        raise ResumeError(
+            str(folder.checkpoints / f"{STATE}.json"),
+            expected="the manifest of the learned tasks, of which other files here tell",
+            received="no such file",
+            next_step=NEW_FOLDER,
+        )
+
+
+def same_environment(folder: RunFolder, device: Device, reporter: Reporter) -> None:
+    """Tell in which versions and processor this machine differs from where the run began.
+
+    Raises: ResumeError under other kernels than the run's; ConfigError when HALRP_NP_KERNELS names none.
+    """
+    now: dict[str, Any] = plain(environment(device.name, kernels_in_use()), ENVIRONMENT)
+    if not (folder.path / ENVIRONMENT).exists():  # killed before it was written
+        folder.write_json(ENVIRONMENT, now)
+        return
+    began = folder.read_json(ENVIRONMENT)
+    kernels = began.get("kernels")
+    if kernels != now["kernels"]:
+        known = kernels in ("fast", "reference")
+        raise ResumeError(
+            f"{folder.path}/{ENVIRONMENT}: kernels",
+            expected=f"HALRP_NP_KERNELS={kernels}, under which the run began" if known else "fast or reference",
+            received=now["kernels"] if known else repr(kernels),
+            next_step=f"Set HALRP_NP_KERNELS={kernels} and resume again." if known else NEW_FOLDER,
+        )
+    before, here = (_entries({part: found.get(part) for part in COMPARED}) for found in (began, now))
+    names = [name for name in sorted(before.keys() | here.keys()) if before.get(name) != here.get(name)]
+    if names:
+        changes = ", ".join(f"{name} {before.get(name)} then and {here.get(name)} now" for name in names)
+        reporter.note(f"not where the run began: {changes}; bytes may differ from an uninterrupted run")
+
+
+def _entries(value: Any, name: str = "") -> dict[str, Any]:
+    """The bare values of nested objects by dotted name."""
+    if not isinstance(value, dict):
+        return {name: value}
+    parts = [_entries(inner, f"{name}.{key}" if name else key) for key, inner in value.items()]
+    return {key: inner for part in parts for key, inner in part.items()}
+
+
+def same_stream(config: RunConfig, protocol: dict[str, Any], path: Path) -> Stream:
+    """The stream of a stopped run, made of the same data.
+
+    Raises: ResumeError naming what differs now.
+    """
+    source: Any = {"mnist-5k": "sample", "mnist-60k": "full"}.get(protocol["data"], config.data)
+    stream, _ = open_stream(replace(config, data=source))
+    found = protocol_of(stream)
+    for key in sorted(found.keys() | protocol.keys()):
+        if found.get(key) != protocol.get(key):
+            raise ResumeError(
+                f"{path}: {key}",
+                expected=f"the data of the run, {protocol.get(key)}",
+                received=str(found.get(key)),
+                next_step="Put the data set back where it was, or start a new run.",
+            )
+    return stream

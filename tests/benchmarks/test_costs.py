@@ -1,0 +1,113 @@
+"""Seconds and memory: kept over resumes and kills, unknown where they are lost, and nothing else depends on them."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import tiny
+from halrp_np import Device, Reporter, RunInterruptedError, resume, run
+from halrp_np.benchmarks import session, tables
+from halrp_np.benchmarks.session import Session
+from halrp_np.runs import RunFolder
+
+KINDS = {"learn_seconds", "evaluate_seconds", "peak_memory_bytes"}
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class SlowSteps(tiny.StopAt):
+    """Every step takes a second on the clock."""
+
+    def __init__(self, clock: Clock, *steps: int) -> None:
+        super().__init__(*steps)
+        self.clock = clock
+
+    def step(self, plan: Any, step: int, steps: int) -> None:
+        self.clock.now += 1.0
+        super().step(plan, step, steps)
+
+
+def learn_seconds(folder: Path) -> list[float]:
+    return [task["learn_seconds"] for task in json.loads((folder / "timing.json").read_text())["tasks"]]
+
+
+@pytest.mark.parametrize("step", range(1, tiny.STEPS + 1))
+def test_seconds_add_up_over_a_resume(
+    step: int, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(session, "time", clock)
+    with pytest.raises(RunInterruptedError):
+        run(tiny.config(data_dir), tmp_path / "run", SlowSteps(clock, step))
+    clock.now += 5000.0  # another day
+    resume(tmp_path / "run", SlowSteps(clock))
+    assert learn_seconds(tmp_path / "run") == [6.0, 6.0, 6.0]
+    cost = json.loads((tmp_path / "run" / "summary.json").read_text())["cost"]
+    assert cost["learn_seconds"] == 18.0
+
+
+def test_seconds_add_up_over_a_resume_after_every_step(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(session, "time", clock)
+    with pytest.raises(RunInterruptedError):
+        run(tiny.config(data_dir), tmp_path / "run", SlowSteps(clock, 1))
+    for _ in range(tiny.STEPS - 1):
+        clock.now += 5000.0
+        with pytest.raises(RunInterruptedError):
+            resume(tmp_path / "run", SlowSteps(clock, 1))
+    resume(tmp_path / "run", SlowSteps(clock))
+    assert learn_seconds(tmp_path / "run") == [6.0, 6.0, 6.0]
+
+
+def test_a_phase_of_another_task_brings_no_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(session, "time", clock)
+    hooks = Session(RunFolder(tmp_path), Device("cpu"), Reporter(), 30.0)
+    clock.now += 3.0
+    assert hooks.elapsed() == 3.0
+    hooks.start_clock()
+    assert hooks.elapsed() == 0.0
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff", b"[]", b"{}", b'{"tasks": 3}', b'{"tasks": [{}, 1, "x"]}'])
+def test_a_damaged_file_of_times_means_unknown(
+    content: bytes | None, whole: Path, expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(whole, tmp_path / "run"))
+    (folder / "timing.json").unlink()
+    if content is not None:
+        (folder / "timing.json").write_bytes(content)
+    tiny.assert_same_bytes(resume(folder), expected)
+    assert json.loads((folder / "timing.json").read_text()) == {"tasks": [None, None, None]}
+    cost = json.loads((folder / "summary.json").read_text())["cost"]
+    unknown = {"learn_seconds": 0, "evaluate_seconds": 0, "peak_memory_bytes": None, "tasks_of_unknown_cost": 3}
+    assert cost == unknown
+
+
+def test_what_is_known_is_added_and_what_is_not_is_counted(whole: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(whole, tmp_path / "run"))
+    tasks = json.loads((whole / "timing.json").read_text())["tasks"]
+    assert all(set(task) == KINDS for task in tasks)
+    (folder / "timing.json").write_text(json.dumps({"tasks": [tasks[0], {**tasks[1], "learn_seconds": "long"}]}))
+    resume(folder)
+    assert json.loads((folder / "timing.json").read_text()) == {"tasks": [tasks[0], None, None]}
+    cost = json.loads((folder / "summary.json").read_text())["cost"]
+    assert cost == {**tasks[0], "tasks_of_unknown_cost": 2}
+
+
+def test_times_of_tasks_that_are_not_learned_are_dropped(whole: Path) -> None:
+    """A kill between timing.json and the state leaves one more."""
+    assert len(tables.read_timing(RunFolder(whole), 2)) == 2
