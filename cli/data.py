@@ -28,7 +28,11 @@ def list_data() -> None:
 @click.argument("name")
 def fetch_data(name: str) -> None:
     """Download the data set NAME into the cache, as far as it is not there, and check it."""
-    report(halrp_np.data.fetch(name), f"Try again: halrp-np data fetch {name}.")
+    from .screen import open_console, say
+
+    console = open_console()
+    rows = halrp_np.data.fetch(name, lambda text: say(console, text))
+    report(rows, f"Try again: halrp-np data fetch {name}.")
 
 
 @data_command.command("verify")

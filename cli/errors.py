@@ -18,7 +18,7 @@ import click
 import halrp_np
 
 STOPPED, UNEXPECTED = 130, 70  # 128 + SIGINT; EX_SOFTWARE
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class StoppedError(click.ClickException):
@@ -82,19 +82,42 @@ def report(error: Exception) -> int:
     if isinstance(error, halrp_np.HalrpError):
         click.echo(f"error: {error}", err=True)
         return error.exit_code
-    if isinstance(error, MemoryError):
-        where, received = (
-            "memory",
-            f"a refusal from the system ({error})" if str(error) else "a refusal from the system",
-        )
-        expected, advice = "enough of it", "Close other programs, or use fewer images, a smaller batch or float32."
-    elif isinstance(error, OSError) and error.errno in _FULL:
-        where, received = str(error.filename or "disk"), f"'{error.strerror}'"
-        expected, advice = "free space", "Free some; a run that had begun goes on with `halrp-np resume DIR`."
-    else:
+    lack = shortage(error)
+    if lack is None:
         return _unexpected(error)
-    click.echo(f"error: {where}: expected {expected}, received {received}. {advice}", err=True)
-    return 1
+    click.echo(f"error: {lack}", err=True)
+    return lack.exit_code
+
+
+def shortage(error: BaseException, folder: Path | None = None) -> halrp_np.HalrpError | None:
+    """A full disk or memory in the form of every other error, None for any other failure.
+
+    With the `folder` of a run that has begun, the next step is the line that continues it.
+    """
+    goes_on = folder and f"then continue with: {resume_line(folder)}"
+    if isinstance(error, MemoryError):
+        where, expected = "memory", "enough of it"
+        received = "a refusal from the system" + (f" ({error})" if str(error) else "")
+        advice = "Close other programs, or use fewer images, a smaller batch or float32."
+        advice = f"Free memory, {goes_on}" if goes_on else advice
+    elif _disk_is_full(error):
+        where, expected, received = "disk", "free space", "none"
+        if isinstance(error, halrp_np.HalrpError):
+            where, expected, received = error.where, error.expected, error.received
+        elif isinstance(error, OSError):
+            where, received = str(error.filename or where), f"'{error.strerror}'"
+        advice = "Free some; a run that had begun goes on with `halrp-np resume DIR`."
+        advice = f"Free space, {goes_on}" if goes_on else advice
+    else:
+        return None
+    return halrp_np.HalrpError(where, expected=expected, received=received, next_step=advice)
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, says so."""
+    while error is not None and not (isinstance(error, OSError) and error.errno in _FULL):
+        error = error.__cause__
+    return error is not None
 
 
 def _unexpected(error: Exception) -> int:

@@ -12,6 +12,7 @@ import click
 import halrp_np
 
 from .errors import RefusedError, refusal
+from .settings import text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,13 +79,6 @@ KINDS: dict[str, Callable[[Console], None]] = {
     "models": models,
     "settings": settings,
 }
-
-
-def text(value: object) -> str:
-    """A value as --set takes it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return ",".join(text(item) for item in value) if isinstance(value, tuple) else str(value)
 
 
 def _named(console: Console, title: str, rows: list[tuple[str, str]]) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 import halrp_np
 
@@ -18,19 +19,28 @@ from .screen import LOUD, duration, say, say_data
 class Pace:
     """Where a run is among all its steps, and how fast it goes; every task is taken to have as many as this one."""
 
-    def __init__(self, epochs: int) -> None:
-        self.epochs, self.tasks = epochs, 1
+    def __init__(self, epochs: int, tasks: int) -> None:
+        self.epochs, self.tasks = epochs, tasks
         self.told: dict[tuple[int, str], int] = {}  # epochs told of each phase; after a resume they are told again
+        self.images = 0  # of a task's training set
         self.phase: tuple[int, str] | None = None
-        self.mark = (0.0, 0)  # time and step of the phase at the start of the epoch
+        self.heard = 0.0  # when the run was last heard of: the clock of a phase's first step starts there
+        self.mark = (0.0, 0)  # time and step of the phase where the epoch is timed from
         self.begin: tuple[float, int] | None = None  # time and step of the run when this process began
         self.done = self.total = 0
 
+    def stream(self, protocol: dict[str, Any]) -> None:
+        """The run begins."""
+        self.images, self.heard = protocol["train"], time.monotonic()
+
     def step(self, plan: Any, step: int, steps: int) -> None:
         """A step is done."""
-        now, per_epoch = time.monotonic(), steps // plan.epochs
-        if self.phase != (plan.task, plan.name) or step % per_epoch == 0:
-            self.phase, self.mark = (plan.task, plan.name), (now, step)
+        before, now, per_epoch = self.heard, time.monotonic(), steps // plan.epochs
+        if self.phase != (plan.task, plan.name):
+            self.phase, self.mark = (plan.task, plan.name), (before, step - 1)
+        if step % per_epoch == 0:
+            self.mark = (now, step)
+        self.heard = now
         earlier = sum(count for (task, name), count in self.told.items() if task == plan.task and name != plan.name)
         self.done = (plan.task * self.epochs + earlier) * per_epoch + step
         self.total = self.tasks * self.epochs * per_epoch
@@ -39,10 +49,20 @@ class Pace:
     def epoch(self, plan: Any, record: dict[str, Any]) -> float | None:
         """An epoch is done; returns its images per second where there was something to time."""
         self.told[plan.task, plan.name] = record["epoch"]
-        steps = record["epoch"] * record["steps"] - self.mark[1]
-        seconds = time.monotonic() - self.mark[0]
-        timed = self.phase == (plan.task, plan.name) and steps > 0 and seconds > 0
-        return steps * plan.batch / seconds if timed else None
+        self.heard = now = time.monotonic()
+        began, step = self.mark
+        done = step - (record["epoch"] - 1) * record["steps"]  # of this epoch's steps, before the clock started
+        if self.phase != (plan.task, plan.name) or now <= began:
+            return None
+        return (self.in_epoch(plan, record["steps"]) - int(done * plan.batch)) / (now - began)
+
+    def in_epoch(self, plan: Any, steps: int) -> int:
+        """The images of an epoch: a partial last batch is either short or dropped."""
+        return min(steps * int(plan.batch), self.images)
+
+    def task(self) -> None:
+        """A task is learned, evaluated and saved."""
+        self.heard = time.monotonic()
 
     def seconds_left(self) -> float | None:
         """The whole run's time left, at the pace since this process began."""
@@ -54,8 +74,9 @@ class Pace:
 class Lines(halrp_np.Reporter):
     """A line an epoch and a line a task, without control characters."""
 
-    def __init__(self, console: Console, epochs: int) -> None:
-        self.console, self.pace = console, Pace(epochs)
+    def __init__(self, console: Console, config: Any, folder: Path) -> None:
+        self.console, self.folder = console, folder
+        self.pace = Pace(config.epochs, config.tasks_to_learn)
         self.noted = False
 
     def __enter__(self) -> Lines:
@@ -70,12 +91,15 @@ class Lines(halrp_np.Reporter):
             say(self.console, text, LOUD)
 
     def stream(self, protocol: dict[str, Any]) -> None:
-        self.pace.tasks = protocol["tasks"]
+        self.pace.stream(protocol)
         if not self.noted:  # a resume brings no notes
             say_data(self.console, protocol["data"])
         shape = "x".join(str(n) for n in protocol["image_shape"])
         counts = f"{protocol['train']:,} training, {protocol['validation']:,} validation, {protocol['test']:,} test"
         self.say(f"{protocol['benchmark']}: {count(protocol['tasks'], 'task')} of {counts} images, {shape}")
+        if self.pace.tasks < protocol["tasks"]:
+            self.say(f"the first {count(self.pace.tasks, 'task')} will be learned, as stop_after asks")
+        say(self.console, f"saving in {self.folder}", whole=True)
 
     def step(self, plan: Any, step: int, steps: int) -> None:
         self.pace.step(plan, step, steps)
@@ -86,6 +110,7 @@ class Lines(halrp_np.Reporter):
         self.say(f"{self.where(plan)}, epoch {record['epoch']}/{plan.epochs}: loss {record['loss']:.4f}{speed}")
 
     def task(self, position: int, accuracies: list[float], growth: float, ranks: list[int]) -> None:
+        self.pace.task()
         mean = sum(accuracies) / len(accuracies)
         over = f", mean of {len(accuracies)} tasks {mean:.2f} %" if len(accuracies) > 1 else ""
         model = f", model grown by {growth:.1%}, ranks {' '.join(map(str, ranks))}" if ranks else ""
@@ -103,24 +128,22 @@ class Lines(halrp_np.Reporter):
 
 
 class Bars(Lines):
-    """Two bars, of the phase in progress and of the whole run, under a line for each task."""
+    """Two bars, of the phase in progress with its loss and of the whole run with its speed, under a line a task."""
 
-    def __init__(self, console: Console, epochs: int) -> None:
-        super().__init__(console, epochs)
+    def __init__(self, console: Console, config: Any, folder: Path) -> None:
+        super().__init__(console, config, folder)
         self.bars = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=12),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[speed]}"),
+            BarColumn(bar_width=10),
+            TextColumn("{task.fields[figure]}"),
             TimeRemainingColumn(),
             TextColumn("left"),
             console=console,
             transient=True,
         )
-        self.current = self.bars.add_task("starting", total=None, speed="")
-        self.whole = self.bars.add_task("whole run", total=None, speed="")
+        self.current = self.bars.add_task("", total=None, figure="", visible=False)
+        self.whole = self.bars.add_task("whole run", total=None, figure="", visible=False)
         self.showing: tuple[int, str] | None = None
-        self.loss = ""
 
     def __enter__(self) -> Bars:
         self.bars.start()
@@ -133,17 +156,17 @@ class Bars(Lines):
         super().step(plan, step, steps)
         if self.showing != (plan.task, plan.name):
             self.showing = (plan.task, plan.name)
-            self.bars.reset(self.current, total=steps, completed=step - 1, speed="")
-        speed = self.bars.tasks[self.current].speed
-        rate = "" if speed is None else f"{speed * plan.batch:,.0f} images/s"
-        epoch = min(step // (steps // plan.epochs) + 1, plan.epochs)
-        text = f"{self.where(plan)}, epoch {epoch}/{plan.epochs}{self.loss}"
-        self.bars.update(self.current, description=text, completed=step, speed=rate)
-        self.bars.update(self.whole, total=self.pace.total, completed=self.pace.done)
+            self.bars.reset(self.current, total=steps, completed=step - 1, figure="")
+        speed, per_epoch = self.bars.tasks[self.current].speed, steps // plan.epochs
+        rate = "" if speed is None else f"{speed * self.pace.in_epoch(plan, per_epoch) / per_epoch:,.0f} images/s"
+        epoch = min(step // per_epoch + 1, plan.epochs)
+        text = f"{self.where(plan)}, epoch {epoch}/{plan.epochs}"
+        self.bars.update(self.current, description=text, completed=step, visible=True)
+        self.bars.update(self.whole, total=self.pace.total, completed=self.pace.done, figure=rate, visible=True)
 
     def epoch(self, plan: Any, record: dict[str, Any]) -> None:
         self.pace.epoch(plan, record)
-        self.loss = f", loss {record['loss']:.4f}"
+        self.bars.update(self.current, figure=f"loss {record['loss']:.4f}")
 
 
 def count(number: int, word: str) -> str:
@@ -151,7 +174,7 @@ def count(number: int, word: str) -> str:
     return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
 
 
-def open_progress(console: Console, epochs: int) -> Lines:
+def open_progress(console: Console, config: Any, folder: Path) -> Lines:
     """Bars where they can move, lines where they cannot."""
     moving = console.is_terminal and not console.is_dumb_terminal
-    return Bars(console, epochs) if moving else Lines(console, epochs)
+    return (Bars if moving else Lines)(console, config, folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,14 @@ import click
 
 import halrp_np
 
-from .errors import StoppedError
+from .errors import StoppedError, shortage
+from .settings import changes, text
 
 FLAGS = ("benchmark", "method", "preset", "model", "device", "dtype", "seed", "epochs", "data", "data_dir")
 """The settings that have a flag of their own; every other one is reached by --set."""
+
+NAMED = ("benchmark", "method", "preset", "seed")
+"""The settings that the default folder's name spells out."""
 
 Layer = tuple[str, dict[str, object]]
 
@@ -30,7 +35,7 @@ Layer = tuple[str, dict[str, object]]
 @click.option("--epochs", metavar="N", help="Epochs of a task, warm-up included.  [default: the benchmark's]")
 @click.option("--data", metavar="auto|full|sample", help="Full data, embedded sample, or the best there is.")
 @click.option("--data-dir", metavar="DIR", help="Folder with the data set's own files.")
-@click.option("--out", metavar="DIR", help="New folder.  [default: runs/BENCHMARK-METHOD-PRESET-seedN]")
+@click.option("--out", metavar="DIR", help="New folder.  [default: below runs, named after the settings]")
 @click.option("--quick", is_flag=True, help="A small run of about a minute, for a look and not for a result.")
 @click.option("--set", "assignments", metavar="KEY=VALUE", multiple=True, help="Any setting; `halrp-np list settings`.")
 @click.option("--config", "config_file", metavar="FILE", help="TOML file of settings; flags and --set win over it.")
@@ -44,17 +49,18 @@ def run_command(
     config = halrp_np.resolve_config(*layers(config_file, flags, assignments), quick=quick)
     if config.data_dir is not None:  # a resume may be called from another folder
         config = dataclasses.replace(config, data_dir=config.data_dir.absolute())
-    folder = Path(out) if out else default_folder(config)
-    watched(folder, config.epochs, lambda reporter: halrp_np.run(config, folder, reporter))
+    folder = Path(out) if out else default_folder(config, quick)
+    watched(folder, config, lambda reporter: halrp_np.run(config, folder, reporter))
 
 
 @click.command("resume")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 def resume_command(folder: Path) -> None:
     """Go on with the run in DIR where it stopped; it ends as if it never had."""
-    recorded: Any = halrp_np.runs.RunFolder.open(folder).config()
-    epochs = recorded.get("config", {}).get("epochs", 1)
-    watched(folder, epochs, lambda reporter: halrp_np.resume(folder, reporter))
+    recorded = halrp_np.runs.RunFolder.open(folder).config().get("config")
+    known = {str(folder / "config.json"): recorded} if isinstance(recorded, dict) else {}  # else the resume refuses it
+    config = halrp_np.resolve_config(*known.items())
+    watched(folder, config, lambda reporter: halrp_np.resume(folder, reporter))
 
 
 def layers(config_file: str | None, flags: dict[str, str | None], assignments: tuple[str, ...]) -> list[Layer]:
@@ -65,31 +71,43 @@ def layers(config_file: str | None, flags: dict[str, str | None], assignments: t
     for key in FLAGS:
         if flags[key] is not None:
             found.append((f"--{key.replace('_', '-')}", {key: flags[key]}))
-    for text in assignments:
-        key, value = halrp_np.runs.parse_assignment(text)
+    for assignment in assignments:
+        key, value = halrp_np.runs.parse_assignment(assignment)
         found.append(("--set", {key: value}))
     return found
 
 
-def default_folder(config: Any) -> Path:
-    """Where a run goes that names no folder: always the same place, so that nothing is run twice unnoticed."""
-    return Path("runs") / f"{config.benchmark}-{config.method}-{config.preset}-seed{config.seed}"
+def default_folder(config: Any, quick: bool) -> Path:
+    """Where a run goes that names no folder: the same place for the same settings, another for any others."""
+    name = f"{config.benchmark}-{config.method}-{config.preset}-seed{config.seed}"
+    other = changes(dataclasses.asdict(config), quick=quick)
+    parts = [name, *(["quick"] if quick else []), *(text(other.pop(key)) for key in ("model", "dtype") if key in other)]
+    for key in NAMED:
+        other.pop(key, None)
+    if other:
+        listed = "\n".join(f"{key}={text(value)}" for key, value in sorted(other.items()))
+        parts.append("x" + hashlib.sha256(listed.encode()).hexdigest()[:6])
+    return Path("runs") / "-".join(parts)
 
 
-def watched(folder: Path, epochs: int, call: Callable[[Any], Path]) -> None:
+def watched(folder: Path, config: Any, call: Callable[[Any], Path]) -> None:
     """Run `call` under a progress display, then show the result."""
     from .progress import open_progress
     from .screen import open_console
     from .show import show_result
 
     console = open_console()
-    before = (folder / "config.json").exists()
+    begun = (folder / "config.json").exists  # from here on the folder can be resumed
     try:
-        with open_progress(console, epochs) as reporter:
+        with open_progress(console, config, folder) as reporter:
             path = call(reporter)
     except halrp_np.RunInterruptedError:
         raise StoppedError(folder, saved=True) from None
     except KeyboardInterrupt:
-        begun = before or (folder / "config.json").exists()
-        raise StoppedError(folder if begun else None) from None
+        raise StoppedError(folder if begun() else None) from None
+    except Exception as error:
+        lack = shortage(error, folder) if begun() else None
+        if lack is None:
+            raise
+        raise lack from error
     show_result(console, path)

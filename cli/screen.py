@@ -1,4 +1,4 @@
-"""The terminal: one console, lines that are never cut, tables, and numbers as people read them."""
+"""The terminal: one console, lines that lose nothing, tables, and numbers as people read them."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ def open_console() -> Console:
     return Console(highlight=False, markup=False, emoji=False, width=None if known else PLAIN_WIDTH)
 
 
-def say(console: Console, text: str, style: str | None = None) -> None:
-    """A line of text; the terminal, not we, breaks it where it is too long."""
-    console.print(Text(text, style=style or ""), soft_wrap=True)  # a style given to print would colour the bars too
+def say(console: Console, text: str, style: str | None = None, *, whole: bool = False) -> None:
+    """A line of text; a terminal breaks it between words, unless it is one to copy, which stays `whole`."""
+    unbroken = whole or not console.is_terminal
+    console.print(Text(text, style=style or ""), soft_wrap=unbroken)  # a style given to print would colour the bars too
 
 
 def say_data(console: Console, provenance: str) -> None:
@@ -43,7 +44,7 @@ def say_table(
     console: Console, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], words: Sequence[str] = ()
 ) -> None:
     """A title and a table; columns named in `words` are left-aligned and may wrap, the others hold numbers."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
         wordy = column in words
         table.add_column(column, justify="left" if wordy else "right", no_wrap=not wordy, overflow="fold")
@@ -51,6 +52,11 @@ def say_table(
         table.add_row(*(str(cell) for cell in row))
     say(console, f"\n{title}", HEAD)
     console.print(table)
+
+
+def memory(size: float) -> str:
+    """A number of bytes as people say it."""
+    return f"{size / 1e9:.1f} GB" if size >= 0.95e9 else f"{size / 1e6:,.0f} MB"
 
 
 def duration(seconds: float) -> str:

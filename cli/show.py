@@ -12,7 +12,7 @@ import click
 import halrp_np
 
 from .errors import resume_line
-from .listing import text
+from .settings import changes, text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,6 +24,7 @@ MEASURES = {
     "aia": "mean of the accuracies after each task (%)",
     "bwt": "BWT: change on earlier tasks since each was learned, mean",
     "forgetting_all_tasks": "forgetting since each was learned, mean of all tasks",
+    "forgetting_avalanche": "forgetting since each was learned, mean of earlier tasks (Avalanche)",
     "forgetting_released_summary": "forgetting as the released summary prints it",
     "forgetting_chaudhry": "forgetting from the best before the end (Chaudhry)",
     "forgetting_mammoth": "forgetting from the best, never negative (Mammoth)",
@@ -44,72 +45,88 @@ def show_command(folder: Path) -> None:
 
     console = open_console()
     run = halrp_np.runs.RunFolder.open(folder)
-    recorded = run.config()
-    for key in ("config", "protocol"):
-        if not isinstance(recorded.get(key), dict):
-            raise damaged(run.path / "config.json", key)
-    show_head(console, run, recorded)
-    for part in (show_accuracy, show_ranks, show_capacity, show_metrics, show_time):
-        part(console, run)
+    for name, part in PARTS.items():
+        try:
+            part(console, run)
+        except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+            raise damaged(run.path / name, "numbers and names where every run writes them", "others") from error
 
 
 def show_result(console: Console, path: Path) -> None:
     """The end of a run: data, result, where it is, what next."""
-    from .screen import duration, say, say_data, say_table
+    from .screen import say, say_data, say_table
 
     summary = halrp_np.runs.RunFolder.open(path).read_json("summary.json")
-    rows = [(MEASURES[name], measure(summary["metrics"].get(name))) for name in RESULT]
+    rows = [(MEASURES[name], measure(summary, name)) for name in RESULT]
     rows += [(words, f"{summary['growth'][name]:.2%}") for name, words in GROWTH.items()]
-    rows += [("time, learning and evaluating", duration(sum(summary["time"].values())))]
+    rows += costs(summary)
     title = f"Result of {summary['benchmark']}, {summary['method']}, preset {summary['preset']}"
-    say_table(console, f"{title}: {summary['tasks_learned']} tasks", ("measure", "value"), rows, ("measure",))
+    learned = f"{summary['tasks_learned']} of {summary['tasks']} tasks"
+    say_table(console, f"{title}: {learned}", ("measure", "value"), rows, ("measure",))
     say_data(console, summary["data"])
-    say(console, f"saved in {path}")
-    say(console, f"look at it: {resume_line(path).replace('resume', 'show', 1)}")
+    say(console, f"saved in {path}", whole=True)
+    say(console, f"look at it: {resume_line(path).replace('resume', 'show', 1)}", whole=True)
 
 
-def show_head(console: Console, run: Any, recorded: Row) -> None:
-    """What was run, on what data, and how far it is."""
-    from .screen import FAINT, HEAD, say, say_data
+def show_head(console: Console, run: Any) -> None:
+    """What was run, and on what data."""
+    from .screen import HEAD, say, say_data
 
-    config, protocol = recorded["config"], recorded["protocol"]
-    say(console, f"{run.path}", HEAD)
+    config, protocol = recorded(run)
+    say(console, f"{run.path}", HEAD, whole=True)
     names = ("benchmark", "method", "preset", "model", "device", "dtype", "seed")
     say(console, ", ".join(f"{name} {config.get(name)}" for name in names))
-    changed = changes(config)
-    say(console, f"set by hand: {', '.join(changed) if changed else 'nothing'}")
-    counts = [f"{protocol[part]:,} {part}" for part in ("train", "validation", "test")]
-    say(console, f"{protocol['tasks']} tasks of {', '.join(counts)} images")
-    say_data(console, protocol["data"])
-    say(console, progress(run, protocol["tasks"]))
-    if (run.path / "environment.json").is_file():
-        found = run.read_json("environment.json")
-        processor = found["processor"]["model"]
-        say(console, f"Python {found['python']['version']}, NumPy {found['packages']['numpy']}, {processor}", FAINT)
+    changed = [f"{key}={text(value)}" for key, value in changes(config).items() if key not in names]
+    say(console, f"settings changed: {', '.join(changed) if changed else 'none'}")
+    counts = [f"{number(protocol.get(part))} {part}" for part in ("train", "validation", "test")]
+    tasks = protocol.get("tasks")
+    say(console, f"{number(tasks)} {'task' if tasks == 1 else 'tasks'} of {', '.join(counts)} images")
+    say_data(console, text(protocol.get("data", "unknown")))
 
 
-def changes(config: Row) -> list[str]:
-    """The settings that differ from those of the benchmark and the preset."""
-    chosen: Row = {key: config[key] for key in ("benchmark", "preset") if key in config}
-    plain = halrp_np.resolve_config(("config.json", chosen))
-    told = {"method", "model", "device", "dtype", "seed"}
-    found = []
-    for key, value in config.items():
-        value = tuple(value) if isinstance(value, list) else value
-        if key not in told and value != getattr(plain, key, None):
-            found.append(f"{key}={text(value)}")
-    return found
+def recorded(run: Any) -> tuple[Row, Row]:
+    """The configuration of a run and the protocol of its stream."""
+    content = run.config()
+    for key in ("config", "protocol"):
+        if not isinstance(content.get(key), dict):
+            raise damaged(run.path / "config.json", f"an object under '{key}', as every run writes", "none")
+    return content["config"], content["protocol"]
 
 
-def progress(run: Any, tasks: int) -> str:
+def number(value: object) -> str:
+    """A whole number, or that there is none."""
+    return f"{value:,}" if isinstance(value, int) else "an unknown number of"
+
+
+def show_progress(console: Console, run: Any) -> None:
     """How far the run is, in words."""
+    from .screen import LOUD, say
+
+    config, protocol = recorded(run)
     metrics = run.read_metrics()
     learned = len({line.get("task") for line in metrics if line.get("event") == "task"})
-    if learned >= tasks:
-        return "finished"
+    tasks = protocol.get("tasks", config.get("tasks"))
+    ends = [end for end in (config.get("stop_after"), tasks) if end]
+    if ends and learned >= min(ends):
+        early = f": {learned} of {tasks} tasks, as stop_after asked" if learned != tasks else ""
+        say(console, f"finished{early}")
+        return
     last = metrics[-1] if metrics else {}
     within = f", in task {last['task'] + 1} {last['phase']} epoch {last['epoch']} done" if "epoch" in last else ""
-    return f"UNFINISHED: {learned} of {tasks} tasks learned{within}. Continue with: {resume_line(run.path)}"
+    wanted = number(min(ends, default=None))
+    say(console, f"UNFINISHED: {learned} of {wanted} tasks learned{within}", LOUD)
+    say(console, f"continue with: {resume_line(run.path)}", whole=True)
+
+
+def show_machine(console: Console, run: Any) -> None:
+    """On what it ran."""
+    from .screen import FAINT, say
+
+    if not (run.path / "environment.json").is_file():
+        return
+    found = run.read_json("environment.json")
+    processor = found["processor"]["model"]
+    say(console, f"Python {found['python']['version']}, NumPy {found['packages']['numpy']}, {processor}", FAINT)
 
 
 def show_accuracy(console: Console, run: Any) -> None:
@@ -118,7 +135,8 @@ def show_accuracy(console: Console, run: Any) -> None:
 
     rows = table(run, "accuracy.csv", ("after_task", "task", "split", "accuracy"))
     tested = {(row["after_task"], row["task"]): row["accuracy"] for row in rows if row["split"] == "test"}
-    validated = {row["after_task"]: row["accuracy"] for row in rows if row["split"] == "validation"}
+    newest = [row for row in rows if row["split"] == "validation" and row["task"] == row["after_task"]]
+    validated = {row["after_task"]: row["accuracy"] for row in newest}
     tasks = sorted({task for _, task in tested})
     wide = max(1, (console.width - 28) // 9)
     for first in range(0, len(tasks), wide):
@@ -146,24 +164,25 @@ def show_ranks(console: Console, run: Any) -> None:
             f"{row['importance']:.3g}",
             f"{row['last_score']:.3g}",
             f"{row['cumulative_share']:.1%}",
+            f"{row['kept_fraction']:.1%}",
             reason(row),
         )
         for row in rows
     ]
     if lines:
-        columns = ("task", "layer", "rank", "importance", "score", "network", "why")
+        columns = ("task", "layer", "rank", "importance", "score", "network", "in layer", "why")
         say_table(console, "Ranks", columns, lines, words=("layer", "why"))
-        say(console, "score: of the last component kept; network: share of all layers' scores at and above it")
+        say(console, "score: of the last component kept; network: share of all layers' scores down to it")
+        say(console, "in layer: share of the layer's own scores that is kept")
 
 
 def reason(row: Row) -> str:
     """Why a layer has its rank."""
-    holds = f"{row['kept_fraction']:.1%} of the layer's score"
     if row["clamp"] == "raised":
-        return f"none above the network's threshold, raised to 1: {holds}"
+        return "raised from 0"
     if row["clamp"] == "capped":
-        return f"{row['kept']} above the threshold, capped: {holds}"
-    return f"{row['kept']} above the threshold: {holds}"
+        return f"capped from {row['kept']}"
+    return "by threshold"
 
 
 def show_capacity(console: Console, run: Any) -> None:
@@ -185,9 +204,7 @@ def show_capacity(console: Console, run: Any) -> None:
         for row in rows
     ]
     columns = ("task", "released", "honest", "bytes", "released %", "honest %", "bytes %")
-    say_table(
-        console, "Capacity: counted as released, honestly, in bytes; in % of task 0 up to each task", columns, lines
-    )
+    say_table(console, "Capacity: as released, honest, in bytes; in % of task 0, up to each task", columns, lines)
 
 
 def show_metrics(console: Console, run: Any) -> None:
@@ -197,32 +214,49 @@ def show_metrics(console: Console, run: Any) -> None:
     if not (run.path / "summary.json").is_file():
         return
     summary = run.read_json("summary.json")
-    for key in ("metrics", "growth"):
-        if not isinstance(summary.get(key), dict):
-            raise damaged(run.path / "summary.json", key)
-    rows = [(words, measure(summary["metrics"].get(name)), name) for name, words in MEASURES.items()]
-    rows += [(words, f"{summary['growth'].get(name, 0.0):.2%}", f"growth.{name}") for name, words in GROWTH.items()]
+    rows = [(words, measure(summary, name), name) for name, words in MEASURES.items()]
+    rows += [(words, f"{summary['growth'][name]:.2%}", f"growth.{name}") for name, words in GROWTH.items()]
     say_table(console, "Measures", ("measure", "value", "in summary.json"), rows, ("measure", "in summary.json"))
 
 
-def measure(value: float | None) -> str:
+def costs(summary: Row) -> list[tuple[str, str]]:
+    """What the run took, as far as it is known."""
+    from .screen import duration, memory
+
+    cost = summary["cost"]
+    rows = [("time, learning and evaluating", duration(cost["learn_seconds"] + cost["evaluate_seconds"]))]
+    if missing := cost.get("tasks_of_unknown_cost"):
+        rows.append(("tasks whose time is not known", str(missing)))
+    if peak := cost["peak_memory_bytes"]:
+        rows.append(("memory at its peak", memory(peak)))
+    return rows
+
+
+def measure(summary: Row, name: str) -> str:
     """A measure, or why there is none."""
-    return "undefined with one task" if value is None else f"{value:.2f}"
+    value = summary["metrics"].get(name)
+    if value is None:
+        return f"undefined: {summary.get('undefined', {}).get(name, 'unknown why')}"
+    return f"{round(value, 2) + 0.0:.2f}"  # never -0.00
 
 
 def show_time(console: Console, run: Any) -> None:
-    """Seconds of each task."""
-    from .screen import duration, say_table
+    """What each task took; nothing else depends on it, so damage here is no error."""
+    from .screen import LOUD, duration, memory, say, say_table
 
     if not (run.path / "timing.json").is_file():
         return
-    times = run.read_json("timing.json").get("tasks", [])
-    if not times:
+    kinds = {"learn_seconds": duration, "evaluate_seconds": duration, "peak_memory_bytes": memory}
+    rows: list[list[object]] = []
+    try:
+        tasks = run.read_json("timing.json")["tasks"]
+        for task, cost in enumerate(tasks, start=1):
+            rows.append([task, *("unknown" if cost is None else words(cost[kind]) for kind, words in kinds.items())])
+    except (halrp_np.HalrpError, KeyError, OverflowError, TypeError, ValueError):
+        say(console, "\ntime: unknown, timing.json is damaged", LOUD)
         return
-    kinds = ("learn_seconds", "evaluate_seconds")
-    rows = [[task, *(duration(row[kind]) for kind in kinds)] for task, row in enumerate(times, start=1)]
-    rows.append(["all", *(duration(sum(row[kind] for row in times)) for kind in kinds)])
-    say_table(console, "Time (a resumed task's last piece)", ("task", "learning", "evaluating"), rows)
+    if rows:
+        say_table(console, "Time, and the most memory so far", ("task", "learning", "evaluating", "memory"), rows)
 
 
 def table(run: Any, name: str, columns: Sequence[str]) -> list[Row]:
@@ -232,15 +266,28 @@ def table(run: Any, name: str, columns: Sequence[str]) -> list[Row]:
     header, rows = run.read_csv(name)
     missing = [column for column in columns if column not in header]
     if missing:
-        raise damaged(run.path / name, missing[0])
+        raise damaged(run.path / name, f"a column '{missing[0]}', as every run writes", "a table without it")
     return list(rows)
 
 
-def damaged(path: Path, key: str) -> Exception:
-    """The error of a file that lacks what every run writes."""
+PARTS = {
+    "config.json": show_head,
+    "metrics.jsonl": show_progress,
+    "environment.json": show_machine,
+    "accuracy.csv": show_accuracy,
+    "ranks.csv": show_ranks,
+    "capacity.csv": show_capacity,
+    "summary.json": show_metrics,
+    "timing.json": show_time,
+}
+"""What is shown, in this order, and the file that each part is of."""
+
+
+def damaged(path: Path, expected: str, received: str) -> Exception:
+    """The error of a file that is not as every run writes it."""
     return halrp_np.HalrpError(
         str(path),
-        expected=f"'{key}' in it, as every run writes",
-        received="a file without it",
+        expected=expected,
+        received=received,
         next_step="The file is damaged: restore it from a copy, or run again in a new folder.",
     )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..backend import Device, Streams
-from ..data import Mnist, Stream, load_mnist, permuted_mnist
+from ..data import Stream, load_mnist, permuted_mnist
 from ..methods import Method, make_method
 from ..models import build
 from ..typing import Shape
@@ -51,12 +51,12 @@ QUICK: dict[str, object] = {"stop_after": 4, "epochs": 4, "train_images": 2000, 
 """What `--quick` changes: a minute on two cores, for a look and not for a result."""
 
 
-def open_stream(config: Any) -> tuple[Stream, Mnist]:
-    """The stream that a RunConfig names, and the data set it is made of.
+def open_stream(config: Any, say: Callable[[str], None] | None = None) -> tuple[Stream, list[str]]:
+    """The stream that a RunConfig names, and what the user should know of its data; `say` is told before a wait.
 
     Raises: DataError when the data cannot be had, ConfigError when the sizes make no sense.
     """
-    mnist = load_mnist(config.data, config.data_dir)
+    mnist = load_mnist(config.data, config.data_dir, say)
     stream = permuted_mnist(
         mnist,
         tasks=config.tasks,
@@ -66,7 +66,7 @@ def open_stream(config: Any) -> tuple[Stream, Mnist]:
         test_images=config.test_images,
         validation_share=config.validation_share,
     )
-    return stream, mnist
+    return stream, mnist.notes
 
 
 def new_method(config: Any, shape: Shape, device: Device) -> Method:

@@ -210,13 +210,13 @@ def _entries(value: Any, name: str = "") -> dict[str, Any]:
     return {key: inner for part in parts for key, inner in part.items()}
 
 
-def same_stream(config: RunConfig, protocol: dict[str, Any], path: Path) -> Stream:
+def same_stream(config: RunConfig, protocol: dict[str, Any], path: Path, reporter: Reporter) -> Stream:
     """The stream of a stopped run, made of the same data.
 
     Raises: ResumeError naming what differs now.
     """
     source: Any = {"mnist-5k": "sample", "mnist-60k": "full"}.get(protocol["data"], config.data)
-    stream, _ = open_stream(replace(config, data=source))
+    stream, _ = open_stream(replace(config, data=source), reporter.note)
     found = protocol_of(stream)
     for key in sorted(found.keys() | protocol.keys()):
         if found.get(key) != protocol.get(key):

@@ -37,9 +37,7 @@ def run(config: RunConfig, out: str | os.PathLike[str], reporter: Reporter | Non
     device = Device(config.device)
     config = settled(config, device.name)
     RunFolder.check_new(out)  # before a long download
-    stream, mnist = open_stream(config)
-    notes = [note for note in (*mnist.notes, device.note) if note]
-    del mnist  # the stream has its own resized pixels
+    stream, notes = open_stream(config, reporter.note)
     checks.check(config, stream, device)
     folder = RunFolder.create(out)
     with folder.lock():
@@ -47,8 +45,9 @@ def run(config: RunConfig, out: str | os.PathLike[str], reporter: Reporter | Non
         recorded = {"config": resolver.as_record(config), "protocol": protocol}
         folder.write_json("config.json", recorded)  # first: a folder with it can be resumed
         folder.write_json(checks.ENVIRONMENT, environment(device.name, kernels_in_use()))
-        for note in notes:
-            reporter.note(note)
+        for note in (*notes, device.note):
+            if note:
+                reporter.note(note)
         session = Session(folder, device, reporter, config.checkpoint_seconds, fingerprint(config, protocol))
         Run(config, session, stream).execute()
     return folder.path
@@ -69,7 +68,7 @@ def resume(path: str | os.PathLike[str], reporter: Reporter | None = None) -> Pa
         saved = [name for name in checkpoint.names(folder.checkpoints) if checkpoint.exists(folder.checkpoints, name)]
         checks.same_config(folder, config, protocol, saved)
         device = checks.same_device(config, folder.path)
-        stream = checks.same_stream(config, protocol, folder.path)
+        stream = checks.same_stream(config, protocol, folder.path, reporter)
         checks.same_environment(folder, device, reporter)
         session = Session(folder, device, reporter, config.checkpoint_seconds, fingerprint(config, protocol))
         Run(config, session, stream).execute()

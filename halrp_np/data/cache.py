@@ -9,13 +9,13 @@ import threading
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from halrp_np import files
-from halrp_np.errors import DataError
+from halrp_np.errors import DataError, StorageError
 
 # Together below 5 seconds: without a network nobody waits longer for the answer.
 ADDRESS_SECONDS = 1.5  # to connect to one address of a mirror
@@ -46,17 +46,18 @@ def cache_dir() -> Path:
     return Path(pooch.os_cache("halrp_np"))
 
 
-def fetch(file: RemoteFile, folder: Path) -> Path:
+def fetch(file: RemoteFile, folder: Path, say: Callable[[str], None] | None = None) -> Path:
     """Return the file's path in `folder`, downloading it first unless it is there and whole.
 
     Mirrors are tried in order. What a cut download left is kept as `<name>.part` and continued; the file takes its
-    name only after its SHA-256 agreed. Of several processes one downloads and the others wait for it.
+    name only after its SHA-256 agreed. Of several processes one downloads and the others wait for it; `say` is told
+    before a wait.
 
     Raises: DataError if no mirror delivers (within seconds when there is no network); StorageError if the folder
     cannot be written or another process holds the lock for too long.
     """
     target = folder / file.name
-    if _is_whole(target, file):
+    if is_whole(target, file):
         return target
     failures = unreachable(file.mirrors)
     if len(failures) == len(file.mirrors):
@@ -65,7 +66,7 @@ def fetch(file: RemoteFile, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise files.storage_error(folder, error) from error
-    with files.exclusive_lock(folder / f"{file.name}.lock", wait_seconds=LOCK_SECONDS, holder=f"fetching {file.name}"):
+    with _one_process(folder / f"{file.name}.lock", f"fetching {file.name}", say):
         for mirror in file.mirrors:
             if mirror in failures:
                 continue
@@ -77,6 +78,21 @@ def fetch(file: RemoteFile, folder: Path) -> Path:
                     raise files.storage_error(folder, error) from error
                 failures[mirror] = _reason(error)
     raise _no_mirror(file, failures)
+
+
+@contextlib.contextmanager
+def _one_process(lock: Path, holder: str, say: Callable[[str], None] | None) -> Iterator[None]:
+    """Hold a lock; when it is not free at once, say whom we wait for."""
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(files.exclusive_lock(lock, wait_seconds=0, holder=holder))
+        except StorageError as error:
+            if error.where == str(lock):  # it cannot be opened: waiting would not help
+                raise
+            if say:
+                say(f"waiting up to {LOCK_SECONDS / 60:.0f} minutes for {error.received}")
+            held.enter_context(files.exclusive_lock(lock, wait_seconds=LOCK_SECONDS, holder=holder))
+        yield
 
 
 def unreachable(mirrors: tuple[str, ...]) -> dict[str, str]:
@@ -188,7 +204,7 @@ def _quiet_pooch() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _is_whole(path: Path, file: RemoteFile) -> bool:
+def is_whole(path: Path, file: RemoteFile) -> bool:
     """Say whether a file is there and has the right content."""
     return os.path.isfile(path) and path.stat().st_size == file.size and files.sha256(path) == file.sha256
 

@@ -1,6 +1,7 @@
 """What the command line says about data sets: a list, a download, a check."""
 
 import difflib
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,8 +56,8 @@ def data_sets() -> list[DataSetRow]:
     ]
 
 
-def fetch(name: str) -> list[FileRow]:
-    """Put a data set into the cache, downloading what is missing or damaged, then check it.
+def fetch(name: str, say: Callable[[str], None] | None = None) -> list[FileRow]:
+    """Put a data set into the cache, downloading what is missing or damaged, then check it; `say` as in load_mnist.
 
     Raises: ConfigError for an unknown name; DataError or StorageError if it cannot be had.
     """
@@ -64,7 +65,7 @@ def fetch(name: str) -> list[FileRow]:
     if name == "mnist-5k":
         mnist.sample_path()  # it comes with a package, so the error says which to install
         return verify(name)
-    mnist.fetch_mnist()
+    mnist.fetch_mnist(say)
     return verify(name)
 
 

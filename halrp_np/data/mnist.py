@@ -3,7 +3,9 @@
 import gzip
 import importlib.util
 import os
+import urllib.parse
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -11,7 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from halrp_np.data.cache import RemoteFile, cache_dir, fetch
+from halrp_np.data.cache import RemoteFile, cache_dir, fetch, is_whole
 from halrp_np.data.idx import NEXT_STEP, IdxFile, read_idx
 from halrp_np.errors import ConfigError, DataError, StorageError
 
@@ -88,10 +90,13 @@ class Mnist:
     notes: list[str] = field(default_factory=list)
 
 
-def load_mnist(source: Source = "auto", data_dir: Path | str | None = None) -> Mnist:
+def load_mnist(
+    source: Source = "auto", data_dir: Path | str | None = None, say: Callable[[str], None] | None = None
+) -> Mnist:
     """Load MNIST: from `data_dir` if given, else from the cache, else from a mirror, else (`auto`) the sample.
 
-    `full` refuses the sample and any files but MNIST's; `sample` takes the sample at once. Nothing is printed.
+    `full` refuses the sample and any files but MNIST's; `sample` takes the sample at once. Nothing is printed;
+    `say` is told a line before a download and before a wait for another process.
 
     Raises: ConfigError for another source; DataError if what was asked for is absent or damaged.
     """
@@ -105,14 +110,14 @@ def load_mnist(source: Source = "auto", data_dir: Path | str | None = None) -> M
         mnist = _load_folder(find_folder(Path(data_dir)))
         return _official(mnist) if source == "full" else mnist
     try:
-        return _load_full()
+        return _load_full(say)
     except (DataError, StorageError) as error:
         if source == "full":
             raise
         return _load_sample(f"the full MNIST is not at hand: {error.where}: {error.received}")
 
 
-def _load_full() -> Mnist:
+def _load_full(say: Callable[[str], None] | None) -> Mnist:
     """MNIST from the cache if it is whole there, else after a download."""
     folder, damage = cache_dir() / "mnist", ""
     if all(locate(folder, file.name) for file in FILES):
@@ -121,7 +126,7 @@ def _load_full() -> Mnist:
         except DataError as error:  # a download replaces what has a wrong checksum
             damage = f"; in the cache, {error.where} is {error.received} where {error.expected} was expected"
     try:
-        return _official(_load_folder(fetch_mnist()))
+        return _official(_load_folder(fetch_mnist(say)))
     except (DataError, StorageError) as error:
         raise type(error)(
             error.where,
@@ -131,14 +136,18 @@ def _load_full() -> Mnist:
         ) from error
 
 
-def fetch_mnist() -> Path:
+def fetch_mnist(say: Callable[[str], None] | None = None) -> Path:
     """Download what the cache lacks of MNIST's four files; the folder that holds them.
 
     Raises: DataError or StorageError, from the first file that fails.
     """
     folder = cache_dir() / "mnist"
-    for file in FILES:
-        fetch(file.remote(), folder)
+    missing = [file for file in map(OfficialFile.remote, FILES) if not is_whole(folder / file.name, file)]
+    if missing and say:
+        size = sum(file.size for file in missing) / 1e6
+        say(f"downloading mnist, {size:.1f} MB, from {urllib.parse.urlsplit(MIRRORS[0]).hostname} into {folder}")
+    for file in missing:
+        fetch(file, folder, say)
     return folder
 
 

@@ -1,7 +1,7 @@
 """The command line in this process, a tiny run, and one finished run folder to copy and damage."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,19 +23,22 @@ def tiny() -> list[str]:
     return TINY
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _sample_read_once() -> Iterator[None]:
-    """Parse the sample's text once for all tests: it takes most of a tiny run's time."""
+@pytest.fixture(scope="session")
+def quick_start() -> Callable[[pytest.MonkeyPatch], None]:
+    """A function that spares a run of a second what takes longer: parsing the sample's text, and compiling."""
     content = mnist.read_sample(mnist.sample_path())
-    with pytest.MonkeyPatch.context() as patch:
+
+    def prepare(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(mnist, "read_sample", lambda path: content)
-        yield
+        patch.setenv("HALRP_NP_KERNELS", "reference")
+
+    return prepare
 
 
 @pytest.fixture(autouse=True)
-def _readable_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here is about speed, and compiling takes longer than the runs."""
-    monkeypatch.setenv("HALRP_NP_KERNELS", "reference")
+def _quick_start(quick_start: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """For every test here, and for no other: the patch ends with the test."""
+    quick_start(monkeypatch)
 
 
 @pytest.fixture
@@ -48,11 +51,11 @@ def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, quick_start: Callable[[pytest.MonkeyPatch], None]) -> Path:
     """The folder of one finished tiny run; not to be written to."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HALRP_NP_KERNELS", "reference")
+        quick_start(patch)
         result = CliRunner().invoke(main, ["run", *TINY, "--out", str(folder)])
     assert result.exit_code == 0, result.output
     return folder

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import gzip
 import json
+import shutil
 import socket
 import sys
 from collections.abc import Callable
@@ -123,6 +124,25 @@ def without_config(content: bytes) -> bytes:
     """config.json of the right format with nothing in it."""
     stamp = {key: value for key, value in json.loads(content).items() if key.startswith("format")}
     return json.dumps(stamp).encode()
+
+
+def odd_config(place: Path, patch: Patch) -> None:
+    """config.json with a list where its settings should be."""
+    path = place / "run" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "config": [1]}))
+
+
+def begun_on_a_gpu(place: Path, patch: Patch) -> None:
+    """A run that was begun on a machine with a GPU, on one without CuPy."""
+    path = place / "run" / "config.json"
+    content = json.loads(path.read_text())
+    for other in (place / "run").iterdir():
+        if other.is_dir():
+            shutil.rmtree(other)
+        elif other.name != ".lock":
+            other.unlink()
+    path.write_text(json.dumps({**content, "config": {**content["config"], "device": "gpu:0"}}))
+    no_cupy(place, patch)
 
 
 USAGE = [
@@ -272,6 +292,15 @@ FOLDERS = [
         changed("config.json", without_config),
     ),
     Case(
+        "device elsewhere",
+        "resume RUN",
+        2,
+        ("device gpu:0", "CuPy cannot be imported", "the device it began on", "in a new folder"),
+        begun_on_a_gpu,
+    ),
+    Case("config.json odd", "resume RUN", 1, ("config.json", "'config'", "damaged"), odd_config),
+    Case("show odd config.json", "show RUN", 1, ("config.json", "'config'", "damaged"), odd_config),
+    Case(
         "metrics cut",
         "resume RUN",
         1,
@@ -339,6 +368,7 @@ def test_a_wrong_command_is_refused(case: Case, place: Path, invoke: Invoke, mon
     before = content_of(place)
     result = invoke(*words_of(case.words, place))
     assert_told(result.exit_code, result.output, result.stderr, case)
+    import_cupy.cache_clear()
     assert content_of(place) == before
 
 

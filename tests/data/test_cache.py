@@ -1,5 +1,6 @@
 """Downloads from mirrors on this machine: cut, wrong, dead, without ranges, at once, and without a network."""
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -177,6 +178,27 @@ def test_a_lock_held_too_long(start_mirror: Callable, tmp_path: Path, monkeypatc
     ):
         fetch(remote(mirror.url), tmp_path)
     assert mirror.requests == []
+
+
+def test_a_wait_is_said(start_mirror: Callable, tmp_path: Path) -> None:
+    said = []
+    with contextlib.ExitStack() as other:
+        other.enter_context(files.exclusive_lock(tmp_path / f"{NAME}.lock", wait_seconds=0, holder="the test"))
+
+        def say(text: str) -> None:
+            said.append(text)
+            other.close()
+
+        assert fetch(remote(start_mirror({NAME: CONTENT}).url), tmp_path, say).read_bytes() == CONTENT
+    assert said == [f"waiting up to 10 minutes for a lock held by process {os.getpid()}: the test"]
+
+
+def test_a_lock_that_cannot_be_opened_is_not_waited_for(start_mirror: Callable, tmp_path: Path) -> None:
+    (tmp_path / f"{NAME}.lock").mkdir()
+    said: list[str] = []
+    with pytest.raises(StorageError, match="Is a directory"):
+        fetch(remote(start_mirror({NAME: CONTENT}).url), tmp_path, said.append)
+    assert said == []
 
 
 def test_folder_that_cannot_be_made(start_mirror: Callable, tmp_path: Path) -> None:

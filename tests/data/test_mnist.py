@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from data.idx_files import idx_bytes
-from halrp_np.data import load_mnist, mnist, verify
+from halrp_np.data import fetch, load_mnist, mnist, verify
 from halrp_np.errors import ConfigError, DataError, StorageError
 
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
@@ -110,6 +110,22 @@ def test_download_then_cache(published: object, small_mnist: Arrays, cache: Path
         np.testing.assert_array_equal(data.train_images, small_mnist[TRAIN_IMAGES])
     assert len(published.requests) == 4, "the second load asks nobody"
     assert all(row.ok for row in verify("mnist"))
+
+
+def test_a_download_is_said_before_it_begins(published: object, cache: Path) -> None:
+    said: list[tuple[str, int]] = []
+
+    def say(text: str) -> None:
+        said.append((text, len(published.requests)))
+
+    load_mnist("auto", say=say)
+    path = cache / "mnist" / f"{TRAIN_IMAGES}.gz"
+    path.write_bytes(b"<html>")
+    fetch("mnist", say)
+    load_mnist("full", say=say)
+    whole, one = (sum(file.gzip_size for file in files) / 1e6 for files in (mnist.FILES, mnist.FILES[:1]))
+    lines = [f"downloading mnist, {size:.1f} MB, from 127.0.0.1 into {cache / 'mnist'}" for size in (whole, one)]
+    assert said == [(lines[0], 0), (lines[1], 4)]
 
 
 def test_the_cache_is_repaired(published: object, small_mnist: Arrays, cache: Path) -> None:
