@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from halrp_np.errors import StorageError
+from .errors import StorageError
 
 _TEMP_PREFIX, _TEMP_SUFFIX = ".halrp-", ".tmp"
 _LOCK_POLL_SECONDS = 0.05

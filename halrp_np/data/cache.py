@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from halrp_np import files
-from halrp_np.errors import DataError, StorageError
+from .. import files
+from ..errors import DataError, StorageError
 
 # Together below 5 seconds: without a network nobody waits longer for the answer.
 ADDRESS_SECONDS = 1.5  # to connect to one address of a mirror

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from halrp_np.data import mnist
-from halrp_np.data.cache import cache_dir
-from halrp_np.errors import ConfigError, DataError
+from ..errors import ConfigError, DataError
+from . import mnist
+from .cache import cache_dir
 
 _NAMES = ("mnist", "mnist-5k")
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from halrp_np.errors import DataError
+from ..errors import DataError
 
 _GZIP = b"\x1f\x8b"
 _UNSIGNED_BYTES = 0x08  # the type code of an IDX file of uint8

@@ -13,9 +13,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from halrp_np.data.cache import RemoteFile, cache_dir, fetch, is_whole
-from halrp_np.data.idx import NEXT_STEP, IdxFile, read_idx
-from halrp_np.errors import ConfigError, DataError, StorageError
+from ..errors import ConfigError, DataError, StorageError
+from .cache import RemoteFile, cache_dir, fetch, is_whole
+from .idx import NEXT_STEP, IdxFile, read_idx
 
 Source = Literal["auto", "full", "sample"]
 FULL, SAMPLE, OTHER = "mnist-60k", "mnist-5k", "idx-other"

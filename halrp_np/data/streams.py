@@ -7,9 +7,9 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from halrp_np.data.mnist import Mnist
-from halrp_np.errors import ConfigError
-from halrp_np.typing import Shape
+from ..errors import ConfigError
+from ..typing import Shape
+from .mnist import Mnist
 
 Rows: TypeAlias = NDArray[np.integer[Any]] | NDArray[np.bool_] | Sequence[int] | slice
 Permutation = Literal["joint", "spatial"]

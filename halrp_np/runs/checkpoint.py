@@ -17,9 +17,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from halrp_np.errors import ResumeError, ShapeError, StorageError
-from halrp_np.files import remove_leftovers, storage_error, write_whole
-from halrp_np.runs.plain_json import Json, line_text, parse, plain, readable_text
+from ..errors import ResumeError, ShapeError, StorageError
+from ..files import remove_leftovers, storage_error, write_whole
+from .plain_json import Json, line_text, parse, plain, readable_text
 
 FORMAT = "halrp-np checkpoint"
 FORMAT_VERSION = 1

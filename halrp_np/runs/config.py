@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, Union
 
-from halrp_np.errors import ConfigError
-from halrp_np.runs.plain_json import Json
+from ..errors import ConfigError
+from .plain_json import Json
 
 Schema = TypeVar("Schema")
 

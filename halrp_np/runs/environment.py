@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from halrp_np.runs.plain_json import Json
+from .plain_json import Json
 
 _PACKAGES = ("halrp-np", "numpy", "scipy", "numba", "llvmlite", "threadpoolctl", "safetensors")
 _CUPY_WHEELS = ("cupy-cuda13x", "cupy-cuda12x", "cupy")

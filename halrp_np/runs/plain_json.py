@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from halrp_np.errors import StorageError
+from ..errors import StorageError
 
 Json: TypeAlias = Any
 """None, bool, int, float, str, list or dict of the same with string keys."""

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from halrp_np.errors import HalrpError, ResumeError, StorageError
-from halrp_np.files import exclusive_lock, is_leftover, storage_error, write_whole
-from halrp_np.runs import checkpoint
-from halrp_np.runs.environment import environment
-from halrp_np.runs.plain_json import Json, line_text, parse, plain, readable_text
-from halrp_np.runs.tables import Cell, parse_table, table_text
+from ..errors import HalrpError, ResumeError, StorageError
+from ..files import exclusive_lock, is_leftover, storage_error, write_whole
+from . import checkpoint
+from .environment import environment
+from .plain_json import Json, line_text, parse, plain, readable_text
+from .tables import Cell, parse_table, table_text
 
 __all__ = ["CONFIG", "FORMAT", "FORMAT_VERSION", "METRICS", "RunFolder", "environment"]
 

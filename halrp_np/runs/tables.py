@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from halrp_np.errors import ResumeError, StorageError
+from ..errors import ResumeError, StorageError
 
 Cell: TypeAlias = int | float | str | bool | None
 
