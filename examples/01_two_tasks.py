@@ -80,8 +80,8 @@ class Explained(hn.methods.Halrp):
             print(f"   {name}: ‖B A‖ {np.linalg.norm(before):.2f} -> {np.linalg.norm(after):.2f}")
         return own
 
-    def prune(self):
-        super().prune()
+    def prune(self, hooks):
+        super().prune(hooks)
         (size,) = self.sizes()
         print("7. Pruning: the smallest entries of A and B become zero until the model's growth fits the budget.")
         print(f"   {size.factors_dense} factor entries -> {size.factors_sparse}")
