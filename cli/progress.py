@@ -116,7 +116,8 @@ class Lines(halrp_np.Reporter):
         model = f", model grown by {growth:.1%}, ranks {' '.join(map(str, ranks))}" if ranks else ""
         left = self.pace.seconds_left() if position + 1 < self.pace.tasks else None
         wait = "" if left is None else f", about {duration(left)} left"
-        self.say(f"task {position + 1}/{self.pace.tasks} learned: accuracy {accuracies[-1]:.2f} %{over}{model}{wait}")
+        done = f"task {position} learned ({position + 1} of {self.pace.tasks})"
+        self.say(f"{done}: accuracy {accuracies[-1]:.2f} %{over}{model}{wait}")
 
     def say(self, text: str) -> None:
         """One line."""
@@ -124,7 +125,7 @@ class Lines(halrp_np.Reporter):
 
     def where(self, plan: Any) -> str:
         """The task and the phase in progress."""
-        return f"task {plan.task + 1}/{self.pace.tasks}, {plan.name}"
+        return f"task {plan.task}, {plan.name}"
 
 
 class Bars(Lines):

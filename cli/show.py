@@ -112,7 +112,7 @@ def show_progress(console: Console, run: Any) -> None:
         say(console, f"finished{early}")
         return
     last = metrics[-1] if metrics else {}
-    within = f", in task {last['task'] + 1} {last['phase']} epoch {last['epoch']} done" if "epoch" in last else ""
+    within = f", in task {last['task']} {last['phase']} epoch {last['epoch']} done" if "epoch" in last else ""
     wanted = number(min(ends, default=None))
     say(console, f"UNFINISHED: {learned} of {wanted} tasks learned{within}", LOUD)
     say(console, f"continue with: {resume_line(run.path)}", whole=True)
@@ -145,8 +145,8 @@ def show_accuracy(console: Console, run: Any) -> None:
         for after in [task for task in tasks if task >= block[0]]:
             cells = [f"{tested[after, task]:.2f}" if (after, task) in tested else "" for task in block]
             ends = [f"{validated[after]:.2f}" if after in validated else ""] if last else []
-            lines.append([after + 1, *cells, *ends])
-        columns = ["after", *(f"task {task + 1}" for task in block), *(["validation"] if last else [])]
+            lines.append([after, *cells, *ends])
+        columns = ["after", *(f"task {task}" for task in block), *(["validation"] if last else [])]
         say_table(console, "Test accuracy (%) on each task after each task", columns, lines)
 
 
@@ -158,7 +158,7 @@ def show_ranks(console: Console, run: Any) -> None:
     rows = table(run, "ranks.csv", (*needed, "kept_fraction"))
     lines = [
         (
-            row["task"] + 1,
+            row["task"],
             row["layer"],
             f"{row['rank']} of {row['size']}",
             f"{row['importance']:.3g}",
@@ -196,11 +196,11 @@ def show_capacity(console: Console, run: Any) -> None:
     rows = [row for row in rows if row["after_task"] == newest]
     if not rows:
         return
-    lines = [[row["task"] + 1, *(f"{row[part]:,}" for part in parts)] for row in rows]
+    lines = [[row["task"], *(f"{row[part]:,}" for part in parts)] for row in rows]
     columns: tuple[str, ...] = ("task", "scalings", "factors", "not zero", "norms", "head", "biases", "running")
     say_table(console, "Numbers that each task added to the base network", columns, lines)
     lines = [
-        [row["task"] + 1, *(f"{row[part]:,}" for part in sums[:3]), *(f"{100 * row[part]:.2f}" for part in sums[3:])]
+        [row["task"], *(f"{row[part]:,}" for part in sums[:3]), *(f"{100 * row[part]:.2f}" for part in sums[3:])]
         for row in rows
     ]
     columns = ("task", "released", "honest", "bytes", "released %", "honest %", "bytes %")
@@ -250,7 +250,7 @@ def show_time(console: Console, run: Any) -> None:
     rows: list[list[object]] = []
     try:
         tasks = run.read_json("timing.json")["tasks"]
-        for task, cost in enumerate(tasks, start=1):
+        for task, cost in enumerate(tasks):
             rows.append([task, *("unknown" if cost is None else words(cost[kind]) for kind, words in kinds.items())])
     except (halrp_np.HalrpError, KeyError, OverflowError, TypeError, ValueError):
         say(console, "\ntime: unknown, timing.json is damaged", LOUD)

@@ -45,7 +45,7 @@ def test_run_prints_plain_lines_and_the_result(invoke: Invoke, tiny: list[str]) 
     assert lines[0].startswith("data: mnist-5k, a SMALL SAMPLE")
     assert lines[2] == f"saving in {folder}"
     assert sum("epoch" in line and "loss" in line for line in lines) == 4
-    assert sum("learned: accuracy" in line for line in lines) == 2
+    assert sum(" learned (" in line for line in lines) == 2
     assert re.search(rf"ACC: .* {summary['metrics']['acc']:.2f}\n", result.stdout)
     assert re.search(rf"honest|biases .* {summary['growth']['honest']:.2%}\n", result.stdout)
     assert lines[-3].startswith("data: mnist-5k, a SMALL SAMPLE")
@@ -126,7 +126,7 @@ def test_show_an_unfinished_run(invoke: Invoke, run_folder: Path) -> None:
         (run_folder / name).unlink()
     result = invoke("show", run_folder)
     assert result.exit_code == 0, result.output
-    assert "UNFINISHED: 1 of 2 tasks learned, in task 2 warm-up epoch 1 done\n" in result.stdout
+    assert "UNFINISHED: 1 of 2 tasks learned, in task 1 warm-up epoch 1 done\n" in result.stdout
     assert f"continue with: halrp-np resume {run_folder}\n" in result.stdout
     (run_folder / "metrics.jsonl").unlink()
     assert "UNFINISHED: 0 of 2 tasks learned\n" in invoke("show", run_folder).stdout
@@ -196,10 +196,10 @@ def test_bars_on_a_terminal(tiny: list[str], tmp_path: Path, invoke: Invoke, mon
     assert "\x1b[?25l" in result.stdout  # the cursor is hidden, and comes back
     assert "\x1b[?25h" in result.stdout
     shown = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", result.stdout)
-    assert re.search(r"task 2/2, perturbation, epoch 1/1 ━+ +loss \d\.\d{4}.* left", shown)
+    assert re.search(r"task 1, perturbation, epoch 1/1 ━+ +loss \d\.\d{4}.* left", shown)
     assert re.search(r"whole run +━+ +[\d,]+ images/s", shown)
     assert max(len(line) for line in re.split(r"[\r\n]", shown) if "━" in line) <= 80
-    assert "task 2/2 learned" in shown
+    assert "task 1 learned (2 of 2)" in shown
 
 
 # ---- how a run stops ----------------------------------------------------------------------------------------------

@@ -165,7 +165,7 @@ def test_show_survives_odd_metrics(line: str, invoke: Invoke, run_folder: Path) 
 def test_an_intended_early_end_is_no_interruption(invoke: Invoke, tiny: list[str]) -> None:
     result = invoke("run", *tiny, "--set", "tasks=3", "--set", "stop_after=2", "--out", "out")
     assert result.exit_code == 0, result.stderr
-    for words in ("the first 2 tasks will be learned", "task 2/2 learned", "2 of 3 tasks"):
+    for words in ("the first 2 tasks will be learned", "task 1 learned (2 of 2)", "2 of 3 tasks"):
         assert words in result.stdout
     shown = invoke("show", "out").stdout
     assert "\nfinished: 2 of 3 tasks, as stop_after asked\n" in shown
@@ -176,7 +176,7 @@ def test_costs_are_shown_as_far_as_they_are_known(invoke: Invoke, run_folder: Pa
     taken = {"learn_seconds": 4000.0, "evaluate_seconds": 2.0, "peak_memory_bytes": 345_678_901}
     (run_folder / "timing.json").write_text(json.dumps({"tasks": [None, taken]}))
     result = invoke("show", run_folder)
-    assert re.search(r"1 +unknown +unknown +unknown\n +2 +1 h 06 min +2.0 s +346 MB\n", result.stdout)
+    assert re.search(r"0 +unknown +unknown +unknown\n +1 +1 h 06 min +2.0 s +346 MB\n", result.stdout)
     result = invoke("resume", run_folder)  # writes the summary again
     assert re.search(r"time, learning and evaluating +1 h 06 min\n", result.stdout)
     assert re.search(r"memory at its peak +346 MB\n", result.stdout)
