@@ -27,7 +27,7 @@ from halrp_np.layers import (
     PerturbedLinear,
     ReLU,
     Sequential,
-    perturbed,
+    perturb,
 )
 from halrp_np.losses import CrossEntropy, Loss, SquaredError
 
@@ -164,8 +164,8 @@ LAYERS = [
     Case("flatten", Flatten(), (2, 3, 4, 5)),
     Case("nested train", nested(train_dropout=0.3), (2, 4, 5, 6), train=True),
     Case("nested eval", nested(), (2, 4, 5, 6)),
-    Case("nested perturbed train", perturbed(nested(train_dropout=0.3)), (2, 4, 5, 6), train=True),
-    Case("nested perturbed eval", perturbed(nested()), (2, 4, 5, 6)),
+    Case("nested perturbed train", perturb(nested(train_dropout=0.3)), (2, 4, 5, 6), train=True),
+    Case("nested perturbed eval", perturb(nested()), (2, 4, 5, 6)),
     *(Case(f"perturbed linear r{rank}", PerturbedLinear(Linear(5, 4)), (5, 7), rank=rank) for rank in (0, 1, 2, 4)),
     *(_perturbed_conv(*window) for window in PERTURBED_WINDOWS),
     *(_perturbed_conv(3, 2, 1, rank) for rank in (0, 1)),

@@ -7,7 +7,15 @@ from .conv import Conv2d
 from .dropout import Dropout
 from .linear import Linear
 from .norm import BatchNorm1d, BatchNorm2d
-from .perturbed import PerturbedConv2d, PerturbedLinear, decomposed_layers, effective_weight, merged_params, perturbed
+from .perturbed import (
+    PerturbedConv2d,
+    PerturbedLinear,
+    decomposed_layers,
+    effective_weight,
+    merged_params,
+    perturb,
+    project_gradient,
+)
 from .pool import AvgPool2d, MaxPool2d
 from .shape import Flatten
 
@@ -30,5 +38,6 @@ __all__ = [
     "decomposed_layers",
     "effective_weight",
     "merged_params",
-    "perturbed",
+    "perturb",
+    "project_gradient",
 ]

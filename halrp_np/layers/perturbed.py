@@ -122,7 +122,7 @@ def decomposed_layers(model: Sequential, head: str = "head") -> dict[str, Layer]
     return {name: layer for name, layer in model.walk() if isinstance(layer, Linear | Conv2d) and name != head}
 
 
-def perturbed(model: Sequential, head: str = "head") -> Sequential:
+def perturb(model: Sequential, head: str = "head") -> Sequential:
     """The same network with every decomposed layer replaced by its perturbed twin, under the same names."""
 
     def twin(name: str, layer: Layer) -> Layer:

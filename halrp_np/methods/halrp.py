@@ -14,7 +14,7 @@ from .. import lowrank
 from ..backend import Device, Streams, to_host
 from ..curvature import batch_gradient_importance
 from ..errors import ConfigError
-from ..layers import Sequential, perturbed
+from ..layers import Sequential, perturb
 from ..losses import CrossEntropy
 from ..lowrank import Decomposition, RankDecision
 from ..training import Hooks, Penalty, PhasePlan, exponential_gamma, make_optimizer, train_phase
@@ -131,7 +131,7 @@ class Halrp(PerturbedNetworks):
 
     def train_perturbation(self, start: Params, task: MethodTask, hooks: Hooks) -> Params:
         """Train R, S, A, B, biases, normalisation and head; the base weights stay frozen."""
-        model = perturbed(self.build(task.classes), HEAD)
+        model = perturb(self.build(task.classes), HEAD)
         epochs = self.settings.epochs - self.settings.warmup_epochs
         shared = self.base_weights()
         trained = self.train("perturbation", epochs, model, {**shared, **start}, self.penalties(), task, hooks)

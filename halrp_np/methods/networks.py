@@ -12,7 +12,7 @@ import numpy as np
 from .. import lowrank
 from ..backend import Device, to_host
 from ..errors import ConfigError
-from ..layers import Conv2d, Sequential, decomposed_layers, merged_params, perturbed
+from ..layers import Conv2d, Sequential, decomposed_layers, merged_params, perturb
 from ..lowrank import Factors, RankDecision, TaskSize
 from ..typing import Params
 from .base import HostArrays, MethodTask
@@ -88,7 +88,7 @@ class PerturbedNetworks:
         if position == 0:
             return model, self.base
         own = {**self.base_weights(), **self.tasks[position - 1]}
-        return model, merged_params(perturbed(model, HEAD), own)
+        return model, merged_params(perturb(model, HEAD), own)
 
     def base_parameters(self) -> int:
         """Parameters of task 0's network, head included; running statistics are no parameters."""

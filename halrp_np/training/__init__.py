@@ -1,5 +1,6 @@
 """Floor 3: optimizers, schedules, the training loop and the measures of a finished matrix."""
 
+from . import metrics
 from .loop import Examples, Hooks, PhasePlan, evaluate, train_phase
 from .optimizer import SGD, Adam, Optimizer, Penalty, make_optimizer, penalty_value
 from .schedule import exponential_gamma
@@ -15,6 +16,7 @@ __all__ = [
     "evaluate",
     "exponential_gamma",
     "make_optimizer",
+    "metrics",
     "penalty_value",
     "train_phase",
 ]

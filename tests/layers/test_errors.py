@@ -21,7 +21,7 @@ from halrp_np.layers import (
     PerturbedConv2d,
     PerturbedLinear,
     Sequential,
-    perturbed,
+    perturb,
 )
 
 WRONG_INPUTS: list[tuple[Layer, tuple[int, ...], str]] = [
@@ -72,7 +72,7 @@ def test_missing_parameter_names_layer_and_entry(rng: np.random.Generator) -> No
 def test_perturbed_network_without_its_factors(rng: np.random.Generator) -> None:
     model = nested()
     with pytest.raises(ConfigError, match=r"parameters of block: .*conv\.R, conv\.S.*none called block\.conv\.R"):
-        perturbed(model).forward(model.init(rng, np.float64), rng.normal(size=(2, 4, 5, 6)))
+        perturb(model).forward(model.init(rng, np.float64), rng.normal(size=(2, 4, 5, 6)))
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5, float("nan")])

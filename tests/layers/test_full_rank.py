@@ -17,7 +17,7 @@ from halrp_np.layers import (
     Sequential,
     effective_weight,
     merged_params,
-    perturbed,
+    perturb,
 )
 from halrp_np.lowrank import COLUMN_RULES
 from halrp_np.methods.halrp import Halrp
@@ -65,7 +65,7 @@ def test_effective_weights_and_logits_are_the_free_networks(
     build: Build, shape: tuple[int, ...], rule: str, dtype: Any, rng: np.random.Generator
 ) -> None:
     method, free, start = before_perturbation(build, rule, dtype, rng)
-    model, x = perturbed(build(4)), rng.normal(size=shape).astype(dtype)
+    model, x = perturb(build(4)), rng.normal(size=shape).astype(dtype)
     params = {**method.base_weights(), **start}
     bound = 1e-5 if dtype == np.float32 else 1e-13
     for name, layer in model.walk():

@@ -17,7 +17,7 @@ from halrp_np.layers import (
     decomposed_layers,
     effective_weight,
     merged_params,
-    perturbed,
+    perturb,
 )
 from halrp_np.layers.perturbed import project_gradient
 from halrp_np.models import lenet
@@ -80,7 +80,7 @@ def _plain(model: Sequential) -> Sequential:
 def test_merged_network_computes_the_same(network: str, train: bool, dtype: Any, rng: np.random.Generator) -> None:
     base = lenet((2, 8, 8), 5, widths=(3, 4, 10, 6)) if network == "lenet" else nested()
     shape = (2, 8, 8, 6) if network == "lenet" else (2, 4, 5, 6)
-    model, x = perturbed(base), rng.normal(size=shape).astype(dtype)
+    model, x = perturb(base), rng.normal(size=shape).astype(dtype)
     params = random_perturbation(model, rng, dtype)
     kept = {name: value.copy() for name, value in params.items()}
     merged = merged_params(model, params)
@@ -129,7 +129,7 @@ def test_decomposed_layers_are_all_but_the_head() -> None:
 
 def test_perturbed_network_keeps_names_and_structure() -> None:
     model = nested()
-    twin = perturbed(model)
+    twin = perturb(model)
     assert [name for name, _ in twin.walk()] == [name for name, _ in model.walk()]
     kinds = {name: type(layer) for name, layer in twin.walk()}
     assert (kinds["block.conv"], kinds["tail.fc"], kinds["head"]) == (PerturbedConv2d, PerturbedLinear, Linear)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from halrp_np.backend import Device, Streams
-from halrp_np.layers import Sequential, perturbed
+from halrp_np.layers import Sequential, perturb
 from halrp_np.methods.base import MethodTask
 from halrp_np.methods.halrp import Halrp
 from halrp_np.methods.settings import PRESETS, HalrpSettings
@@ -104,7 +104,7 @@ def expected_penalty_gradient(name: str, value: Any, centre: float) -> Any:
 
 @pytest.mark.parametrize("centre", [0.0, 1.0])
 def test_penalty_of_a_later_task(centre: float, learned: Any) -> None:
-    halrp, model = method(scaling_centre=centre), perturbed(build(3))
+    halrp, model = method(scaling_centre=centre), perturb(build(3))
     halrp.classes = [3]
     params = {name: learned[1].seen[1, "perturbation"][name] for name in model.trainable}
     params["fc1.A"] = params["fc1.A"].copy()
@@ -128,7 +128,7 @@ def test_penalty_of_task_0() -> None:
 def test_number_of_trained_scalars(ranks: tuple[int, ...]) -> None:
     from cases import shapes
 
-    model, rank_of = perturbed(lenet((3, 32, 32), 10)), dict(zip(("conv1", "conv2", "fc1", "fc2"), ranks, strict=True))
+    model, rank_of = perturb(lenet((3, 32, 32), 10)), dict(zip(("conv1", "conv2", "fc1", "fc2"), ranks, strict=True))
     sizes = {
         f"{path}.{entry}": int(np.prod(shape))
         for path, layer in model.walk()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cases import CASES, Case, LossLayer
-from halrp_np.layers import BatchNorm2d, Mode, Sequential, perturbed
+from halrp_np.layers import BatchNorm2d, Mode, Sequential, perturb
 from halrp_np.losses import CrossEntropy
 from halrp_np.models import lenet
 
@@ -29,7 +29,7 @@ class WithLoss(Sequential):
 @pytest.mark.parametrize("later", [False, True], ids=["base", "perturbed"])
 def test_lenet_with_its_loss(later: bool, train: bool, rng: np.random.Generator) -> None:
     network = lenet((3, 16, 16), 10, widths=(5, 6, 20, 12))
-    network = perturbed(network) if later else network
+    network = perturb(network) if later else network
     layer = WithLoss(network, rng.integers(0, 10, size=9))
     torch_twins.check(layer, Case(f"lenet {train} {later}", layer, (3, 16, 16, 9), train=train, rank=3))
 

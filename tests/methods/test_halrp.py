@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from halrp_np.errors import ConfigError
-from halrp_np.layers import EVALUATE, Mode, perturbed
+from halrp_np.layers import EVALUATE, Mode, perturb
 from halrp_np.lowrank import PRUNE_RULES, growth_dense, growth_released
 from halrp_np.methods import Halrp
 from halrp_np.models import lenet
@@ -209,7 +209,7 @@ def test_trained_scalars_of_lenet_10() -> None:
     """4,023 + 1,370 + 1,370 + 2,740 + 5,010 + 23 r₁ + 70 r₂ + 4000 r₃ + 1300 r₄."""
     model = lenet((3, 32, 32), 10)
     params = model.init(np.random.default_rng(0), np.float32)
-    names = perturbed(model).trainable
+    names = perturb(model).trainable
     for ranks in ((1, 1, 1, 1), (2, 5, 30, 20), (3, 20, 100, 100)):
         sizes = {name: params[name].size for name in names if name in params}
         for layer, rank in zip(("conv1", "conv2", "fc1", "fc2"), ranks, strict=True):
@@ -352,7 +352,7 @@ def test_the_merged_network_computes_the_perturbed_one(dtype: Any) -> None:
     for position in (1, 2):
         x = task(position, dtype=dtype).validation.x
         plain, merged = method.network(position)
-        twin = perturbed(small_lenet(CLASSES))
+        twin = perturb(small_lenet(CLASSES))
         outputs = twin.forward(everything(method, position), x, EVALUATE)[0]
         np.testing.assert_allclose(
             plain.forward(merged, x, EVALUATE)[0], outputs, rtol=0, atol=1e-12 if dtype is np.float64 else 2e-5

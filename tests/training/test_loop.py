@@ -186,9 +186,9 @@ def test_the_starting_parameters_stay_as_they_are() -> None:
 
 def test_frozen_weights_are_shared_and_never_copied() -> None:
     """A perturbed layer's base weight is a buffer: the trained dict holds the very same array."""
-    from halrp_np.layers import perturbed
+    from halrp_np.layers import perturb
 
-    model = perturbed(Sequential({"fc": Linear(6, 5), "head": Linear(5, 3)}))
+    model = perturb(Sequential({"fc": Linear(6, 5), "head": Linear(5, 3)}))
     draw = np.random.default_rng(0)
     shapes = {"weight": (5, 6), "R": (5,), "S": (6,), "A": (2, 6), "B": (5, 2), "bias": (5,)}
     params = {f"fc.{name}": draw.normal(size=shape) for name, shape in shapes.items()}
