@@ -84,7 +84,7 @@ def parse_assignment(text: str) -> tuple[str, str]:
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError("--set", expected="key=value", received=repr(text), next_step="Write it like --set lr=0.001.")
+        raise ConfigError("--set", expected="key=value", received=repr(text), next_step="Write it like --set epochs=5.")
     return key.strip(), value.strip()
 
 
