@@ -47,8 +47,6 @@ def run_command(
     Settings come from the benchmark, the preset, --quick, --config, the flags and --set; a later one wins.
     """
     config = halrp_np.resolve_config(*layers(config_file, flags, assignments), quick=quick)
-    if config.data_dir is not None:  # a resume may be called from another folder
-        config = dataclasses.replace(config, data_dir=config.data_dir.absolute())
     folder = Path(out) if out else default_folder(config, quick)
     watched(folder, config, lambda reporter: halrp_np.run(config, folder, reporter))
 

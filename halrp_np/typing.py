@@ -1,6 +1,8 @@
 """Names for the few types that every room shares."""
 
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
 
 Array: TypeAlias = Any
 """A NumPy or CuPy array; dimensions are stated in docstrings, batch last."""
@@ -9,3 +11,13 @@ Params: TypeAlias = dict[str, Array]
 """Parameters and buffers by name, e.g. `conv1.weight`."""
 
 Shape: TypeAlias = tuple[int, ...]
+
+
+class Examples(Protocol):
+    """Labelled images that can be gathered onto the device, some rows at a time."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: np.ndarray[Any, Any]) -> tuple[Array, Array]:
+        """Images (C, H, W, N) or features (D, N), and labels (N,), of these rows."""
+        ...

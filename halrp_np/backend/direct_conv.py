@@ -13,6 +13,7 @@ from numba import prange
 
 from ..typing import Array, Shape
 from .jit import compiled
+from .reference import output_size
 from .simd import (
     LANES,
     OUTPUTS,
@@ -159,7 +160,7 @@ def correlate(x: Array, w: Array, stride: int, padding: int) -> Array:
     """The convolution of x (C, H, W, N) with w (O, C, kh, kw), float32."""
     outputs, channels, kh, kw = w.shape
     _, height, width, batch = x.shape
-    rows, columns = (height + 2 * padding - kh) // stride + 1, (width + 2 * padding - kw) // stride + 1
+    rows, columns = output_size(height, kh, stride, padding), output_size(width, kw, stride, padding)
     y = np.empty((outputs, rows, columns, batch), dtype=np.float32)
     padded = (_up(columns, PIXELS) * PIXELS - 1) * stride + kw  # the last block may read beyond the last pixel
     packed = pack_images(x, channels, 0, padding, height, padded)

@@ -8,6 +8,7 @@ from numba import prange
 
 from ..typing import Array, Shape
 from .jit import compiled
+from .reference import output_size
 
 _BATCH = 64  # images of one task
 _PARTS = 8  # partial sums of a weight gradient, added in fixed order
@@ -69,7 +70,7 @@ def _correlate(x, w, kernel, stride, padding, y):  # type: ignore[no-untyped-def
 def correlate(x: Array, w: Array, stride: int, padding: int) -> Array:
     """The convolution of x (C, H, W, N) with w (O, C, kh, kw)."""
     kernel = w.shape[2:]
-    rows, columns = ((size + 2 * padding - k) // stride + 1 for size, k in zip(x.shape[1:3], kernel, strict=True))
+    rows, columns = (output_size(size, k, stride, padding) for size, k in zip(x.shape[1:3], kernel, strict=True))
     y = np.zeros((w.shape[0], rows, columns, x.shape[3]), dtype=x.dtype)
     if w.size:
         _correlate(x, w.reshape(w.shape[0], -1), kernel, stride, padding, y)

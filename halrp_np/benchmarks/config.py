@@ -61,6 +61,11 @@ class RunConfig(HalrpSettings):
     evaluation_batch: int = setting(256, "images a forward pass in evaluation", min=1)
     checkpoint_seconds: float = setting(30.0, "longest time between two checkpoints", min=0.0)
 
+    def __post_init__(self) -> None:
+        """Make the data's path absolute: a resume may be called from another folder."""
+        if self.data_dir is not None:
+            object.__setattr__(self, "data_dir", Path(self.data_dir).absolute())
+
     @property
     def tasks_to_learn(self) -> int:
         """How many tasks of the stream a finished run has learned."""
@@ -84,13 +89,12 @@ def resolve_config(*layers: Layer, quick: bool = False) -> RunConfig:
 
 
 def settled(config: RunConfig, device: str) -> RunConfig:
-    """The configuration as config.json holds it and a resume reads it: the device by name, the data's absolute path.
+    """The configuration as config.json holds it and a resume reads it: with the device by its own name.
 
     Raises: ConfigError for a value out of range, in a RunConfig that was not made by resolve_config.
     """
-    data_dir = None if config.data_dir is None else Path(config.data_dir).absolute()
-    final = replace(config, device=device, data_dir=data_dir)
-    return resolver.resolve(RunConfig, ("RunConfig", plain(resolver.as_record(final), "RunConfig")))
+    record = resolver.as_record(replace(config, device=device))
+    return resolver.resolve(RunConfig, ("RunConfig", plain(record, "RunConfig")))
 
 
 def fingerprint(config: RunConfig, protocol: dict[str, Any]) -> str:

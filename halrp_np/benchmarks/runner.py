@@ -100,6 +100,7 @@ class Run:
             for task in self.stream.tasks[self.learned : self.config.tasks_to_learn]:
                 self.learn(task)
         self.session.forget_phases()  # left by a kill right after the last task was saved
+        tables.write_timing(self.folder, self.timing)
         self.write_tables()
 
     def restore(self) -> None:
@@ -171,12 +172,11 @@ class Run:
         self.write_tables()
 
     def write_tables(self) -> None:
-        """accuracy.csv, ranks.csv, capacity.csv, timing.json and summary.json of the tasks learned so far."""
+        """accuracy.csv, ranks.csv, capacity.csv and summary.json of the tasks learned so far."""
         identities = [task.identity for task in self.stream.tasks]
         tables.write_accuracy(self.folder, self.accuracy, identities)
         tables.write_ranks(self.folder, self.method.rank_rows())
         tables.write_capacity(self.folder, self.capacity)
-        tables.write_timing(self.folder, self.timing)
         tables.write_summary(
             self.folder, self.config, self.stream.protocol, self.accuracy["test"], self.growth(), self.timing
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -11,23 +11,13 @@ from ..backend import to_host
 from ..errors import ConfigError
 from ..layers import EVALUATE, Sequential
 from ..losses import Loss
-from ..typing import Array, Params
-
-
-class Batches(Protocol):
-    """Anything that yields batches of a stated number of samples (see training.Examples)."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, rows: np.ndarray[Any, Any]) -> tuple[Array, Array]:
-        """Inputs and labels of these rows."""
-        ...
+from ..typing import Array, Examples, Params
 
 
 def batch_gradient_importance(
     model: Sequential,
     params: Params,
-    examples: Batches,
+    examples: Examples,
     layers: Sequence[str],
     *,
     loss: Loss,
@@ -76,6 +66,6 @@ def _weight_gradients(
     return labels.shape[0], [grads[f"{name}.weight"] for name in layers]
 
 
-def _rows(examples: Batches, batch: int) -> Iterable[np.ndarray[Any, Any]]:
+def _rows(examples: Examples, batch: int) -> Iterable[np.ndarray[Any, Any]]:
     """Row numbers in sequence, the last partial batch kept."""
     return (np.arange(start, min(start + batch, len(examples))) for start in range(0, len(examples), batch))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..backend import array_module, ops
+from ..backend.reference import output_size, tap_slice
 from ..errors import ConfigError
 from ..typing import Array, Params
 from .base import EVALUATE, Cache, Layer, Mode, check_images
@@ -47,12 +48,8 @@ class AvgPool2d(Layer):
     def _taps(self, height: int, width: int) -> list[tuple[slice, slice]]:
         """The input rows and columns that each window position meets, over all outputs."""
         k, s = self.kernel, self.stride
-        rows, cols = (height - k) // s + 1, (width - k) // s + 1
-        return [
-            (slice(i, i + s * (rows - 1) + 1, s), slice(j, j + s * (cols - 1) + 1, s))
-            for i in range(k)
-            for j in range(k)
-        ]
+        rows, cols = output_size(height, k, s, 0), output_size(width, k, s, 0)
+        return [(tap_slice(i, rows, s), tap_slice(j, cols, s)) for i in range(k) for j in range(k)]
 
     def forward(self, params: Params, x: Array, mode: Mode = EVALUATE) -> tuple[Array, Cache]:
         check_images("AvgPool2d", x, None, self.kernel)

@@ -9,8 +9,8 @@ import numpy as np
 
 from ..layers import Sequential
 from ..lowrank import TaskSize
-from ..training import Examples, Hooks
-from ..typing import Params
+from ..training import Hooks
+from ..typing import Examples, Params
 
 HostArrays = dict[str, np.ndarray[Any, Any]]
 

@@ -1,14 +1,13 @@
 """Floor 3: optimizers, schedules, the training loop and the measures of a finished matrix."""
 
 from . import metrics
-from .loop import Examples, Hooks, PhasePlan, evaluate, train_phase
+from .loop import Hooks, PhasePlan, evaluate, train_phase
 from .optimizer import SGD, Adam, Optimizer, Penalty, make_optimizer, penalty_value
 from .schedule import exponential_gamma
 
 __all__ = [
     "SGD",
     "Adam",
-    "Examples",
     "Hooks",
     "Optimizer",
     "Penalty",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -13,20 +13,10 @@ from ..backend import Streams, array_module, restore_generator, saved_generator,
 from ..errors import ConfigError, DivergenceError
 from ..layers import EVALUATE, Mode, Sequential
 from ..losses import Loss
-from ..typing import Array, Params
+from ..typing import Array, Examples, Params
 from .optimizer import Optimizer, Penalty
 
 LOSS_CHECK_STEPS = 25  # a finite loss is asserted this often and at every epoch's end: one host read each time
-
-
-class Examples(Protocol):
-    """Labelled images that can be gathered onto the device, some rows at a time."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, rows: np.ndarray[Any, Any]) -> tuple[Array, Array]:
-        """Images (C, H, W, N) or features (D, N), and labels (N,), of these rows."""
-        ...
 
 
 @dataclass(frozen=True)
