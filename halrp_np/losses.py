@@ -1,4 +1,4 @@
-"""Losses: value and gradient with respect to the outputs, one named reduction (the mean over samples)."""
+"""Losses: value, gradient and curvature in the outputs, with one named reduction (the mean over samples)."""
 
 from __future__ import annotations
 
@@ -43,6 +43,18 @@ class CrossEntropy:
         one_hot = (xp.arange(logits.shape[0])[:, None] == labels).astype(logits.dtype)
         return losses.sum() * weight, (probabilities - one_hot) * weight
 
+    def hess_vec(self, logits: Array, labels: Array, r: Array) -> Array:
+        """∂²L/∂logits² r of each of K tangents: (p ⊙ r - p ⟨p, r⟩)/N; logits and so labels are the forward pass's.
+
+        Shapes: r (C, K, N), result (C, K, N).
+        """
+        _check_batch("CrossEntropy", logits, labels, 1)
+        _check_tangents("CrossEntropy", logits, r)
+        _, probabilities = ops.softmax_cross_entropy(logits, labels)
+        p = probabilities[:, None, :]
+        moved = p * r
+        return (moved - p * moved.sum(axis=0)) * sample_weight(logits.shape[1])
+
 
 class SquaredError:
     """Mean over samples of ½ ‖output - target‖².
@@ -73,6 +85,15 @@ class SquaredError:
         weight = sample_weight(outputs.shape[1])
         return 0.5 * weight * (difference * difference).sum(), difference * weight
 
+    def hess_vec(self, outputs: Array, targets: Array, r: Array) -> Array:
+        """∂²L/∂outputs² r = r/N of each of K tangents.
+
+        Shapes: r (C, K, N), result (C, K, N).
+        """
+        _check_batch("SquaredError", outputs, targets, 2)
+        _check_tangents("SquaredError", outputs, r)
+        return r * sample_weight(outputs.shape[1])
+
 
 Loss = CrossEntropy | SquaredError
 
@@ -86,4 +107,15 @@ def _check_batch(where: str, outputs: Array, targets: Array, ndim: int) -> None:
             expected=f"outputs (K, N) and targets {'(N,)' if ndim == 1 else '(K, N)'}, N ≥ 1",
             received=f"outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)}",
             next_step="Batch is the last axis; check the labels' length.",
+        )
+
+
+def _check_tangents(where: str, outputs: Array, r: Array) -> None:
+    """Raise ShapeError unless r is (C, K, N) for outputs (C, N)."""
+    if r.ndim != 3 or (r.shape[0], r.shape[2]) != tuple(outputs.shape):
+        raise ShapeError(
+            where,
+            expected=f"tangents ({outputs.shape[0]}, K, {outputs.shape[1]})",
+            received=f"shape {tuple(r.shape)}",
+            next_step="Put the axis of the K tangents before the batch.",
         )

@@ -284,6 +284,29 @@ def maxpool2d_backward(gy: Array, argmax: Array, x_shape: Shape, kernel: int, st
 
 
 @compiled(parallel=True)
+def _maxpool2d_take(x, argmax, kernel, stride, y):  # type: ignore[no-untyped-def]
+    """One output row a task; every tap is read, wanted or not, so that vectors can be used."""
+    channels, rows, columns, batch = y.shape
+    for task in prange(channels * rows):
+        c, u = task // rows, task % rows
+        for v in range(columns):
+            for tap in range(kernel * kernel):
+                row, mine = x[c, u * stride + tap // kernel, v * stride + tap % kernel], np.uint8(tap)
+                for n in range(batch):
+                    y[c, u, v, n] = row[n] if argmax[c, u, v, n] == mine else y[c, u, v, n]
+
+
+def maxpool2d_take(x: Array, argmax: Array, kernel: int, stride: int) -> Array:
+    """See reference.maxpool2d_take."""
+    expect_pool("maxpool2d_take", x.shape, argmax, kernel, stride)
+    (x,) = _floats(x)
+    y = np.zeros(argmax.shape, dtype=x.dtype)
+    with threads_for(x.size):
+        _maxpool2d_take(x, np.ascontiguousarray(argmax, dtype=np.uint8), kernel, stride, y)
+    return y
+
+
+@compiled(parallel=True)
 def _softmax_cross_entropy(logits, labels, loss, probabilities):  # type: ignore[no-untyped-def]
     """One sample a task; a NaN logit passes the maximum unseen and reaches everything through exp."""
     classes = logits.shape[0]

@@ -43,6 +43,7 @@ TABLE: dict[str, Row] = {
     "relu_backward": Row(reference.relu_backward, "relu_backward", "relu_backward"),
     "maxpool2d": Row(reference.maxpool2d, "maxpool2d", "maxpool2d"),
     "maxpool2d_backward": Row(reference.maxpool2d_backward, "maxpool2d_backward", "maxpool2d_backward"),
+    "maxpool2d_take": Row(reference.maxpool2d_take, "maxpool2d_take", None),
     "softmax_cross_entropy": Row(reference.softmax_cross_entropy, "softmax_cross_entropy", None),
     "adam_step": Row(reference.adam_step, "adam_step", "adam_step"),
     "gather_images": Row(reference.gather_images, "gather_images", "gather_images"),
@@ -167,6 +168,11 @@ def maxpool2d(x: Array, kernel: int, stride: int) -> tuple[Array, Array]:
 def maxpool2d_backward(gy: Array, argmax: Array, x_shape: Shape, kernel: int, stride: int) -> Array:
     """See reference.maxpool2d_backward."""
     return _run("maxpool2d_backward", gy, argmax, x_shape=x_shape, kernel=kernel, stride=stride)
+
+
+def maxpool2d_take(x: Array, argmax: Array, kernel: int, stride: int) -> Array:
+    """See reference.maxpool2d_take."""
+    return _run("maxpool2d_take", x, argmax, kernel=kernel, stride=stride)
 
 
 def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:

@@ -127,6 +127,17 @@ def maxpool2d_backward(gy: Array, argmax: Array, x_shape: Shape, kernel: int, st
     return gx
 
 
+def maxpool2d_take(x: Array, argmax: Array, kernel: int, stride: int) -> Array:
+    """The entry of every window of x (C, H, W, N) at the position `argmax`: the derivative of maxpool2d."""
+    xp = array_module(x)
+    rows, cols = argmax.shape[1], argmax.shape[2]
+    y = xp.zeros(argmax.shape, dtype=x.dtype)
+    for tap in range(kernel * kernel):
+        i, j = divmod(tap, kernel)
+        y = xp.where(argmax == tap, x[:, tap_slice(i, rows, stride), tap_slice(j, cols, stride)], y)
+    return y
+
+
 def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
     """Loss of each sample (N,) and class probabilities (K, N), for logits (K, N) and integer labels (N,)."""
     xp = array_module(logits)

@@ -2,7 +2,7 @@
 
 from .activations import ReLU
 from .base import EVALUATE, Layer, Mode
-from .container import Sequential
+from .container import Residual, Sequential
 from .conv import Conv2d
 from .dropout import Dropout
 from .linear import Linear
@@ -34,6 +34,7 @@ __all__ = [
     "PerturbedConv2d",
     "PerturbedLinear",
     "ReLU",
+    "Residual",
     "Sequential",
     "decomposed_layers",
     "effective_weight",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..backend import ops
 from ..typing import Array, Params
-from .base import EVALUATE, Cache, Layer, Mode
+from .base import EVALUATE, Cache, Layer, Mode, Names
 
 
 class ReLU(Layer):
@@ -15,6 +15,34 @@ class ReLU(Layer):
         return y, y
 
     def backward(
-        self, params: Params, cache: Cache, gy: Array, *, input_gradient: bool = True
+        self, params: Params, cache: Cache, gy: Array, *, input_gradient: bool = True, wanted: Names = None
     ) -> tuple[Array | None, Params]:
         return (ops.relu_backward(cache, gy) if input_gradient else None), {}
+
+    def r_forward(self, params: Params, cache: Cache, rparams: Params, rx: Array | None) -> tuple[Array, Cache]:
+        """ry = 1[y > 0] rx: between kinks the layer is linear, and its tangent is its derivative."""
+        return _masked(cache, rx), None
+
+    def r_backward(
+        self,
+        params: Params,
+        cache: Cache,
+        rcache: Cache,
+        gy: Cache,
+        rgy: Array,
+        *,
+        input_gradient: bool = True,
+        wanted: Names = None,
+    ) -> tuple[Array | None, Params]:
+        """rgx = 1[y > 0] rgy."""
+        return (_masked(cache, rgy) if input_gradient else None), {}
+
+    def branches(self, cache: Cache) -> list[Array]:
+        return [cache > 0]
+
+
+def _masked(y: Array, r: Array) -> Array:
+    """Each of K tangents r (..., K, N) where y (..., N) is positive."""
+    if r.shape[-2] == 1:
+        return ops.relu_backward(y, r[..., 0, :])[..., None, :]
+    return r * (y > 0).astype(r.dtype)[..., None, :]

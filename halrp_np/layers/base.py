@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -12,6 +13,9 @@ from ..typing import Array, Params
 
 Cache: TypeAlias = Any
 """What a forward pass keeps for the passes that differentiate it; opaque to everybody else."""
+
+Names: TypeAlias = Collection[str] | None
+"""Parameters whose gradient is asked for; None means all."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +30,13 @@ EVALUATE = Mode()
 
 
 class Layer:
-    """A differentiable function of (params, x); subclasses write the formula and, under it, its derivative.
+    """A differentiable function of (params, x); subclasses write the formula and, under it, its derivatives.
 
     `trainable` and `buffers` name the entries of `params` that the layer reads. Nothing is mutated and nothing
     accumulates: a pass may be repeated at one point, and BatchNorm's new running statistics come from `new_buffers`.
-    The tangent passes `r_forward(params, cache, rparams, rx)` and `r_backward(params, cache, rcache, gy, rgy)` join
-    these two under the same contract.
+
+    A tangent is a direction in which a quantity moves. K of them travel together: those of x (..., N) are rx
+    (..., K, N), those of a parameter of shape s are (K, *s). None, or a name left out of `rparams`, means zero.
     """
 
     trainable: tuple[str, ...] = ()
@@ -46,10 +51,42 @@ class Layer:
         raise NotImplementedError
 
     def backward(
-        self, params: Params, cache: Cache, gy: Array, *, input_gradient: bool = True
+        self, params: Params, cache: Cache, gy: Array, *, input_gradient: bool = True, wanted: Names = None
     ) -> tuple[Array | None, Params]:
-        """Given gy = ∂L/∂y: ∂L/∂x (None when not asked for) and ∂L/∂θ for each trainable name."""
+        """Given gy = ∂L/∂y: ∂L/∂x (None when not asked for) and ∂L/∂θ for each wanted name, None meaning all."""
         raise NotImplementedError
+
+    def r_forward(self, params: Params, cache: Cache, rparams: Params, rx: Array | None) -> tuple[Array, Cache]:
+        """The tangent of `forward`: how y moves as the parameters and x move, and what `r_backward` needs of it."""
+        raise NotImplementedError
+
+    def r_backward(
+        self,
+        params: Params,
+        cache: Cache,
+        rcache: Cache,
+        gy: Cache,
+        rgy: Array,
+        *,
+        input_gradient: bool = True,
+        wanted: Names = None,
+    ) -> tuple[Array | None, Params]:
+        """The tangent of `backward`: how ∂L/∂x and ∂L/∂θ move; gy is what `cotangents` returned.
+
+        Without `rcache` nothing moved on the way forward, and what is left is `backward` itself, of K cotangents rgy.
+        """
+        raise NotImplementedError
+
+    def cotangents(
+        self, params: Params, cache: Cache, gy: Array, *, input_gradient: bool = True, wanted: Names = None
+    ) -> tuple[Array | None, Cache]:
+        """∂L/∂x, and gy as `r_backward` needs it: gy itself, or for a container that of every layer inside."""
+        gx = self.backward(params, cache, gy, wanted=())[0] if input_gradient else None
+        return gx, gy
+
+    def branches(self, cache: Cache) -> list[Array]:
+        """The choices made on the way forward, at a kink; points with equal branches lie on one smooth piece."""
+        return []
 
     def new_buffers(self, params: Params, cache: Cache) -> Params:
         """Buffers after a forward pass in train mode; empty for a layer without any."""
@@ -58,6 +95,11 @@ class Layer:
     def names(self) -> tuple[str, ...]:
         """Every entry of `params` that the layer reads."""
         return self.trainable + self.buffers
+
+
+def gradients(wanted: Names, formulas: dict[str, Callable[[], Array]]) -> Params:
+    """The gradients that are wanted, each by its formula; the others are not computed."""
+    return {name: formula() for name, formula in formulas.items() if wanted is None or name in wanted}
 
 
 def check_features(where: str, x: Array, features: int) -> None:

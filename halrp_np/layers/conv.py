@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 
 from ..backend import ops
+from ..backend.reference import output_size
 from ..typing import Array, Params, Shape
-from .base import EVALUATE, Cache, Layer, Mode, check_images
+from .base import EVALUATE, Cache, Layer, Mode, Names, check_images, gradients
+from .bilinear import Bilinear
 from .init import uniform_fan_in
+from .tangents import with_bias
 
 
 def apply(x: Array, W: Array, stride: int, padding: int) -> Array:
@@ -25,6 +28,15 @@ def grad_input(gy: Array, W: Array, x_shape: Shape, stride: int, padding: int) -
 def grad_weight(gy: Array, x: Array, w_shape: Shape, stride: int, padding: int) -> Array:
     """The adjoint of `apply` in W."""
     return ops.conv2d_grad_weight(gy, x, w_shape, stride, padding)
+
+
+def bilinear(stride: int, padding: int) -> Bilinear:
+    """The three as one bilinear map."""
+    return Bilinear(
+        lambda x, W: apply(x, W, stride, padding),
+        lambda gy, W, x_shape: grad_input(gy, W, x_shape, stride, padding),
+        lambda gy, x, w_shape: grad_weight(gy, x, w_shape, stride, padding),
+    )
 
 
 class Conv2d(Layer):
@@ -52,9 +64,45 @@ class Conv2d(Layer):
         return y, x
 
     def backward(
-        self, params: Params, cache: Cache, gy: Array, *, input_gradient: bool = True
+        self, params: Params, cache: Cache, gy: Array, *, input_gradient: bool = True, wanted: Names = None
     ) -> tuple[Array | None, Params]:
-        x, weight = cache, params["weight"]
-        gx = grad_input(gy, weight, tuple(x.shape), self.stride, self.padding) if input_gradient else None
-        gW = grad_weight(gy, x, tuple(weight.shape), self.stride, self.padding)
-        return gx, {"weight": gW, "bias": gy.reshape(self.outputs, -1).sum(axis=1)}
+        x, W = cache, params["weight"]
+        formulas = {
+            "weight": lambda: grad_weight(gy, x, tuple(W.shape), self.stride, self.padding),
+            "bias": lambda: gy.reshape(self.outputs, -1).sum(axis=1),
+        }
+        gx = grad_input(gy, W, tuple(x.shape), self.stride, self.padding) if input_gradient else None
+        return gx, gradients(wanted, formulas)
+
+    def r_forward(self, params: Params, cache: Cache, rparams: Params, rx: Array | None) -> tuple[Array, Cache]:
+        """ry = W * rx + rW * x + rb."""
+        x, rW = cache, rparams.get("weight")
+        ry = bilinear(self.stride, self.padding).r_apply(x, params["weight"], rx, rW)
+        return with_bias(ry, rparams.get("bias"), self.y_shape(x)), (rx, rW)
+
+    def r_backward(
+        self,
+        params: Params,
+        cache: Cache,
+        rcache: Cache,
+        gy: Cache,
+        rgy: Array,
+        *,
+        input_gradient: bool = True,
+        wanted: Names = None,
+    ) -> tuple[Array | None, Params]:
+        """The product rule over both adjoints, and rgb = Σ_n,u,v rgy."""
+        x, W = cache, params["weight"]
+        rx, rW = rcache or (None, None)
+        maps = bilinear(self.stride, self.padding)
+        formulas = {
+            "weight": lambda: maps.r_grad_weight(gy, x, rgy, rx, tuple(W.shape)),
+            "bias": lambda: rgy.sum(axis=(1, 2, 4)).T,
+        }
+        rgx = maps.r_grad_input(gy, W, rgy, rW, tuple(x.shape)) if input_gradient else None
+        return rgx, gradients(wanted, formulas)
+
+    def y_shape(self, x: Array) -> Shape:
+        """The shape of the output for x."""
+        rows, columns = (output_size(size, self.kernel, self.stride, self.padding) for size in x.shape[1:3])
+        return self.outputs, rows, columns, int(x.shape[3])

@@ -7,7 +7,7 @@ import numpy as np
 from ..backend import array_module
 from ..errors import ConfigError
 from ..typing import Array, Params
-from .base import EVALUATE, Cache, Layer, Mode
+from .base import EVALUATE, Cache, Layer, Mode, Names
 
 
 class Dropout(Layer):
@@ -36,8 +36,31 @@ class Dropout(Layer):
         return x * mask, mask
 
     def backward(
-        self, params: Params, cache: Cache, gy: Array, *, input_gradient: bool = True
+        self, params: Params, cache: Cache, gy: Array, *, input_gradient: bool = True, wanted: Names = None
     ) -> tuple[Array | None, Params]:
         if not input_gradient:
             return None, {}
         return (gy if cache is None else gy * cache), {}
+
+    def r_forward(self, params: Params, cache: Cache, rparams: Params, rx: Array | None) -> tuple[Array, Cache]:
+        """ry = rx ⊙ m / (1 - p), with the mask of the forward pass."""
+        return _masked(cache, rx), None
+
+    def r_backward(
+        self,
+        params: Params,
+        cache: Cache,
+        rcache: Cache,
+        gy: Cache,
+        rgy: Array,
+        *,
+        input_gradient: bool = True,
+        wanted: Names = None,
+    ) -> tuple[Array | None, Params]:
+        """rgx = rgy ⊙ m / (1 - p)."""
+        return (_masked(cache, rgy) if input_gradient else None), {}
+
+
+def _masked(mask: Array | None, r: Array) -> Array:
+    """Each of K tangents r (..., K, N) times the mask (..., N), if there is one."""
+    return r if mask is None else r * mask[..., None, :]

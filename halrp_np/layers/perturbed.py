@@ -8,14 +8,18 @@ because a box sum commutes with the channel map and zero padding stays zero. The
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..typing import Array, Params
 from . import conv, linear
-from .base import EVALUATE, Cache, Layer, Mode, check_features, check_images
+from .base import EVALUATE, Cache, Layer, Mode, Names, check_features, check_images, gradients
 from .container import Sequential
 from .conv import Conv2d
-from .linear import Linear
+from .linear import PRODUCT, Linear
+from .tangents import total, with_bias
 
 FACTORS = ("R", "S", "A", "B", "bias")
+NOTHING_MOVED: tuple[Any, Any, Any, Params] = (None, None, None, {})
 
 
 def effective_weight(params: Params) -> Array:
@@ -44,6 +48,45 @@ def project_gradient(params: Params, gK: Array) -> Params:
     }
 
 
+def r_effective_weight(params: Params, rparams: Params) -> Array | None:
+    """The tangent of the effective weight, (K, *shape of W); None without a tangent of R, S, A or B.
+
+    Math: rK = rR W S + R W rS + rB A + B rA.
+    """
+    W, R, S = params["weight"], params["R"], params["S"]
+    rR, rS, rA, rB = (rparams.get(name) for name in ("R", "S", "A", "B"))
+    window = (1,) * (W.ndim - 2)
+    rows = total(None if rR is None else rR[:, :, None] * S, None if rS is None else R[:, None] * rS[:, None, :])
+    low_rank = total(None if rB is None else rB @ params["A"], None if rA is None else params["B"] @ rA)
+    scaled = None if rows is None else W * rows.reshape(*rows.shape, *window)
+    if low_rank is None:
+        return scaled
+    low_rank = low_rank.reshape(*low_rank.shape, *window)
+    return scaled + low_rank if scaled is not None else low_rank + 0 * W
+
+
+def r_project_gradient(params: Params, rparams: Params, gK: Array, rgK: Array) -> Params:
+    """The tangent of `project_gradient`, as the factors and the gradient gK of the effective weight move.
+
+    Math: with C, D of gK and rC, rD of rgK (K, J, I),
+    r∂R = rC S + C rS, r∂S = rCᵀ R + Cᵀ rR, r∂B = rD Aᵀ + D rAᵀ, r∂A = Bᵀ rD + rBᵀ D.
+    """
+    W = params["weight"]
+    window = tuple(range(2, W.ndim))
+    C, D = (gK * W).sum(axis=window), gK.sum(axis=window)
+    rwindow = tuple(axis + 1 for axis in window)
+    rC, rD = (rgK * W).sum(axis=rwindow), rgK.sum(axis=rwindow)
+    r = {"R": rC @ params["S"], "S": params["R"] @ rC, "A": params["B"].T @ rD, "B": rD @ params["A"].T}
+    moved = {
+        "R": lambda: rparams["S"] @ C.T,
+        "S": lambda: rparams["R"] @ C,
+        "A": lambda: rparams["B"].swapaxes(1, 2) @ D,
+        "B": lambda: D @ rparams["A"].swapaxes(1, 2),
+    }
+    partner = {"R": "S", "S": "R", "A": "B", "B": "A"}
+    return {name: r[name] + moved[name]() if partner[name] in rparams else r[name] for name in r}
+
+
 class PerturbedLinear(Layer):
     """y = R ⊙ W (S ⊙ x) + B (A x) + b, with the base weight W frozen.
 
@@ -65,7 +108,7 @@ class PerturbedLinear(Layer):
         return y, (x, scaled, inner)
 
     def backward(
-        self, params: Params, cache: Cache, gy: Array, *, input_gradient: bool = True
+        self, params: Params, cache: Cache, gy: Array, *, input_gradient: bool = True, wanted: Names = None
     ) -> tuple[Array | None, Params]:
         """Factored: the base weight needs no gradient, so no (J, I) array is formed.
 
@@ -75,16 +118,87 @@ class PerturbedLinear(Layer):
         x, scaled, inner = cache
         h = linear.grad_input(gy * params["R"][:, None], params["weight"])
         gz = linear.grad_input(gy, params["B"])
-        grads = {
-            "R": (gy * scaled).sum(axis=1),
-            "S": (x * h).sum(axis=1),
-            "A": linear.grad_weight(gz, x),
-            "B": linear.grad_weight(gy, inner),
-            "bias": gy.sum(axis=1),
+        formulas = {
+            "R": lambda: (gy * scaled).sum(axis=1),
+            "S": lambda: (x * h).sum(axis=1),
+            "A": lambda: linear.grad_weight(gz, x),
+            "B": lambda: linear.grad_weight(gy, inner),
+            "bias": lambda: gy.sum(axis=1),
         }
-        if not input_gradient:
-            return None, grads
-        return params["S"][:, None] * h + linear.grad_input(gz, params["A"]), grads
+        gx = params["S"][:, None] * h + linear.grad_input(gz, params["A"]) if input_gradient else None
+        return gx, gradients(wanted, formulas)
+
+    def r_forward(self, params: Params, cache: Cache, rparams: Params, rx: Array | None) -> tuple[Array, Cache]:
+        """The product rule, factor by factor.
+
+        Math: rscaled = W (rS ⊙ x + S ⊙ rx), rinner = rA x + A rx,
+        ry = rR ⊙ scaled + R ⊙ rscaled + rB inner + B rinner + rb.
+        """
+        x, scaled, inner = cache
+        rR, rS, rA, rB, rb = (rparams.get(name) for name in FACTORS)
+        moved = total(_by_row(params["S"], rx), _by_row(rS, x))
+        rscaled = PRODUCT.r_apply(x, params["weight"], moved, None)
+        rinner = PRODUCT.r_apply(x, params["A"], rx, rA)
+        low_rank = PRODUCT.r_apply(inner, params["B"], rinner, rB)
+        ry = total(_by_row(rR, scaled), _by_row(params["R"], rscaled), low_rank)
+        return with_bias(ry, rb, (self.base.outputs, x.shape[1])), (rx, rscaled, rinner, rparams)
+
+    def r_backward(
+        self,
+        params: Params,
+        cache: Cache,
+        rcache: Cache,
+        gy: Cache,
+        rgy: Array,
+        *,
+        input_gradient: bool = True,
+        wanted: Names = None,
+    ) -> tuple[Array | None, Params]:
+        """The tangent of each line of `backward`.
+
+        Math: rh = Wᵀ (rR ⊙ gy + R ⊙ rgy), rgz = rBᵀ gy + Bᵀ rgy; rgR = Σ (rgy scaled + gy rscaled),
+        rgS = Σ (rx h + x rh), rgB = rgy innerᵀ + gy rinnerᵀ, rgA = rgz xᵀ + gz rxᵀ, rgb = Σ rgy,
+        rgx = rS ⊙ h + S ⊙ rh + rAᵀ gz + Aᵀ rgz.
+        """
+        x, scaled, inner = cache
+        rx, rscaled, rinner, rparams = rcache or NOTHING_MOVED
+        rR, rS, rA, rB, _ = (rparams.get(name) for name in FACTORS)
+        A, B, S, W = params["A"], params["B"], params["S"], params["weight"]
+        h = gz = None
+        if rx is not None or rS is not None or rA is not None:  # else no term below needs what backward formed
+            h, gz = linear.grad_input(gy * params["R"][:, None], W), linear.grad_input(gy, B)
+        moved = total(_by_row(params["R"], rgy), None if rR is None else _by_row(rR, gy))
+        rh = PRODUCT.r_grad_input(gy, W, moved, None, tuple(x.shape))
+        rgz = PRODUCT.r_grad_input(gy, B, rgy, rB, tuple(inner.shape))
+        formulas = {
+            "R": lambda: _over_batch(total(_along(rgy, scaled), _along(rscaled, gy))),
+            "S": lambda: _over_batch(total(_along(rx, h), _along(rh, x))),
+            "A": lambda: PRODUCT.r_grad_weight(gz, x, rgz, rx, tuple(A.shape)),
+            "B": lambda: PRODUCT.r_grad_weight(gy, inner, rgy, rinner, tuple(B.shape)),
+            "bias": lambda: rgy.sum(axis=2).T,
+        }
+        rgx = None
+        if input_gradient:
+            low_rank = PRODUCT.r_grad_input(gz, A, rgz, rA, tuple(x.shape))
+            rgx = total(_by_row(rS, h), _by_row(S, rh), low_rank)
+        return rgx, gradients(wanted, formulas)
+
+
+def _by_row(rows: Array | None, columns: Array | None) -> Array | None:
+    """Scalings times columns, one of the two a tangent: (J,) and (J, K, N), or (K, J) and (J, N)."""
+    if rows is None or columns is None:
+        return None
+    return rows[:, None, None] * columns if rows.ndim == 1 else rows.T[:, :, None] * columns[:, None, :]
+
+
+def _along(tangent: Array | None, columns: Array | None) -> Array | None:
+    """K tangents (J, K, N) times columns (J, N)."""
+    return None if tangent is None or columns is None else tangent * columns[:, None, :]
+
+
+def _over_batch(products: Array | None) -> Array | None:
+    """Σ_n of (J, K, N), as (K, J)."""
+    return None if products is None else products.sum(axis=2).T
 
 
 class PerturbedConv2d(Layer):
@@ -108,13 +222,52 @@ class PerturbedConv2d(Layer):
         return y, (x, K)
 
     def backward(
-        self, params: Params, cache: Cache, gy: Array, *, input_gradient: bool = True
+        self, params: Params, cache: Cache, gy: Array, *, input_gradient: bool = True, wanted: Names = None
     ) -> tuple[Array | None, Params]:
         x, K = cache
         stride, padding = self.base.stride, self.base.padding
         gx = conv.grad_input(gy, K, tuple(x.shape), stride, padding) if input_gradient else None
-        gK = conv.grad_weight(gy, x, tuple(K.shape), stride, padding)
-        return gx, {**project_gradient(params, gK), "bias": gy.reshape(self.base.outputs, -1).sum(axis=1)}
+        grads = gradients(wanted, {"bias": lambda: gy.reshape(self.base.outputs, -1).sum(axis=1)})
+        if asks_for_factors(wanted):
+            factors = project_gradient(params, conv.grad_weight(gy, x, tuple(K.shape), stride, padding))
+            grads |= {name: value for name, value in factors.items() if wanted is None or name in wanted}
+        return gx, grads
+
+    def r_forward(self, params: Params, cache: Cache, rparams: Params, rx: Array | None) -> tuple[Array, Cache]:
+        """ry = K * rx + rK * x + rb, with the tangent rK of the effective kernel."""
+        x, K = cache
+        rK = r_effective_weight(params, rparams)
+        ry = conv.bilinear(self.base.stride, self.base.padding).r_apply(x, K, rx, rK)
+        return with_bias(ry, rparams.get("bias"), self.base.y_shape(x)), (rx, rK, rparams)
+
+    def r_backward(
+        self,
+        params: Params,
+        cache: Cache,
+        rcache: Cache,
+        gy: Cache,
+        rgy: Array,
+        *,
+        input_gradient: bool = True,
+        wanted: Names = None,
+    ) -> tuple[Array | None, Params]:
+        """As the convolution with kernel K, its gradient's tangent projected to the factors."""
+        x, K = cache
+        rx, rK, rparams = rcache or (None, None, {})
+        maps = conv.bilinear(self.base.stride, self.base.padding)
+        rgx = maps.r_grad_input(gy, K, rgy, rK, tuple(x.shape)) if input_gradient else None
+        rgrads = gradients(wanted, {"bias": lambda: rgy.sum(axis=(1, 2, 4)).T})
+        if asks_for_factors(wanted):
+            gK = maps.grad_weight(gy, x, tuple(K.shape)) if rK is not None else 0 * K
+            rgK = maps.r_grad_weight(gy, x, rgy, rx, tuple(K.shape))
+            factors = r_project_gradient(params, rparams, gK, rgK)
+            rgrads |= {name: value for name, value in factors.items() if wanted is None or name in wanted}
+        return rgx, rgrads
+
+
+def asks_for_factors(wanted: Names) -> bool:
+    """Whether any of R, S, A and B is wanted, and so the gradient of the effective weight."""
+    return wanted is None or any(name != "bias" for name in wanted)
 
 
 def decomposed_layers(model: Sequential, head: str = "head") -> dict[str, Layer]:

@@ -6,7 +6,8 @@ from ..backend import array_module, ops
 from ..backend.reference import output_size, tap_slice
 from ..errors import ConfigError
 from ..typing import Array, Params
-from .base import EVALUATE, Cache, Layer, Mode, check_images
+from .base import EVALUATE, Cache, Layer, Mode, Names, check_images
+from .tangents import fold, unfold
 
 
 class MaxPool2d(Layer):
@@ -29,10 +30,44 @@ class MaxPool2d(Layer):
         return y, (argmax, tuple(x.shape))
 
     def backward(
-        self, params: Params, cache: Cache, gy: Array, *, input_gradient: bool = True
+        self, params: Params, cache: Cache, gy: Array, *, input_gradient: bool = True, wanted: Names = None
     ) -> tuple[Array | None, Params]:
         argmax, x_shape = cache
         return (ops.maxpool2d_backward(gy, argmax, x_shape, self.kernel, self.stride) if input_gradient else None), {}
+
+    def r_forward(self, params: Params, cache: Cache, rparams: Params, rx: Array | None) -> tuple[Array, Cache]:
+        """ry = rx at the maximum of each window."""
+        assert rx is not None
+        where = _repeated(cache[0], rx.shape[-2])
+        return unfold(ops.maxpool2d_take(fold(rx), where, self.kernel, self.stride), rx.shape[-2]), None
+
+    def r_backward(
+        self,
+        params: Params,
+        cache: Cache,
+        rcache: Cache,
+        gy: Cache,
+        rgy: Array,
+        *,
+        input_gradient: bool = True,
+        wanted: Names = None,
+    ) -> tuple[Array | None, Params]:
+        """rgx: each window's rgy at its maximum."""
+        if not input_gradient:
+            return None, {}
+        (argmax, x_shape), count = cache, rgy.shape[-2]
+        wide = (*x_shape[:-1], count * x_shape[-1])
+        where = _repeated(argmax, count)
+        return unfold(ops.maxpool2d_backward(fold(rgy), where, wide, self.kernel, self.stride), count), {}
+
+    def branches(self, cache: Cache) -> list[Array]:
+        return [cache[0]]
+
+
+def _repeated(argmax: Array, count: int) -> Array:
+    """The positions of the maxima, once for each of K tangents."""
+    xp = array_module(argmax)
+    return fold(xp.broadcast_to(argmax[..., None, :], (*argmax.shape[:-1], count, argmax.shape[-1])))
 
 
 class AvgPool2d(Layer):
@@ -60,7 +95,7 @@ class AvgPool2d(Layer):
         return total / self.kernel**2, tuple(x.shape)
 
     def backward(
-        self, params: Params, cache: Cache, gy: Array, *, input_gradient: bool = True
+        self, params: Params, cache: Cache, gy: Array, *, input_gradient: bool = True, wanted: Names = None
     ) -> tuple[Array | None, Params]:
         if not input_gradient:
             return None, {}
@@ -69,3 +104,24 @@ class AvgPool2d(Layer):
         for rows, cols in self._taps(cache[1], cache[2]):
             gx[:, rows, cols] += share
         return gx, {}
+
+    def r_forward(self, params: Params, cache: Cache, rparams: Params, rx: Array | None) -> tuple[Array, Cache]:
+        """The mean of each window of rx."""
+        assert rx is not None
+        return unfold(self.forward(params, fold(rx))[0], rx.shape[-2]), None
+
+    def r_backward(
+        self,
+        params: Params,
+        cache: Cache,
+        rcache: Cache,
+        gy: Cache,
+        rgy: Array,
+        *,
+        input_gradient: bool = True,
+        wanted: Names = None,
+    ) -> tuple[Array | None, Params]:
+        """rgy/k² over each window."""
+        count = rgy.shape[-2]
+        rgx, _ = self.backward(params, (*cache[:-1], count * cache[-1]), fold(rgy), input_gradient=input_gradient)
+        return (None if rgx is None else unfold(rgx, count)), {}

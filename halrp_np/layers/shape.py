@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..typing import Array, Params
-from .base import EVALUATE, Cache, Layer, Mode, check_images
+from .base import EVALUATE, Cache, Layer, Mode, Names, check_images
 
 
 class Flatten(Layer):
@@ -17,6 +17,25 @@ class Flatten(Layer):
         return x.reshape(-1, x.shape[3]), tuple(x.shape)
 
     def backward(
-        self, params: Params, cache: Cache, gy: Array, *, input_gradient: bool = True
+        self, params: Params, cache: Cache, gy: Array, *, input_gradient: bool = True, wanted: Names = None
     ) -> tuple[Array | None, Params]:
         return (gy.reshape(cache) if input_gradient else None), {}
+
+    def r_forward(self, params: Params, cache: Cache, rparams: Params, rx: Array | None) -> tuple[Array, Cache]:
+        """The same rearrangement of each tangent."""
+        assert rx is not None
+        return rx.reshape(-1, *rx.shape[3:]), None
+
+    def r_backward(
+        self,
+        params: Params,
+        cache: Cache,
+        rcache: Cache,
+        gy: Cache,
+        rgy: Array,
+        *,
+        input_gradient: bool = True,
+        wanted: Names = None,
+    ) -> tuple[Array | None, Params]:
+        """And back."""
+        return (rgy.reshape(*cache[:3], *rgy.shape[1:]) if input_gradient else None), {}
