@@ -290,10 +290,12 @@ def _maxpool2d_take(x, argmax, kernel, stride, y):  # type: ignore[no-untyped-de
     for task in prange(channels * rows):
         c, u = task // rows, task % rows
         for v in range(columns):
+            taken, where = y[c, u, v], argmax[c, u, v]
             for tap in range(kernel * kernel):
                 row, mine = x[c, u * stride + tap // kernel, v * stride + tap % kernel], np.uint8(tap)
                 for n in range(batch):
-                    y[c, u, v, n] = row[n] if argmax[c, u, v, n] == mine else y[c, u, v, n]
+                    value, other = row[n], taken[n]
+                    taken[n] = value if where[n] == mine else other
 
 
 def maxpool2d_take(x: Array, argmax: Array, kernel: int, stride: int) -> Array:
