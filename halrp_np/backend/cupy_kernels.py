@@ -145,8 +145,9 @@ def maxpool2d_backward(gy: Array, argmax: Array, x_shape: Shape, kernel: int, st
 
 def relu_backward(y: Array, gy: Array) -> Array:
     """See reference.relu_backward."""
-    expect("relu_backward", y.shape == gy.shape, "y and gy of one shape", y, gy)
-    y, gy = _floats(y, gy)
+    fits = y.shape == gy.shape or y.shape == (*gy.shape[:-2], *gy.shape[-1:])
+    expect("relu_backward", fits, "y (..., N) and gy (..., N) or (..., K, N)", y, gy)
+    y, gy = _floats(y if y.ndim == gy.ndim else cupy.broadcast_to(y[..., None, :], gy.shape), gy)
     gx = cupy.empty_like(gy)
     _launch("relu_backward", gy.dtype, (_spans(gy.size, BLOCK, 2**20), 1), BLOCK, y, gy, gx, np.int64(gy.size))
     return gx

@@ -197,19 +197,24 @@ def relu(x: Array) -> Array:
 
 @compiled(parallel=True)
 def _relu_backward(y, gy, gx):  # type: ignore[no-untyped-def]
-    """A product, so that a NaN gradient shows even where the output is 0."""
+    """A product, so that a NaN gradient shows even where y (M, N) is 0; K rows of gy (M, K, N) share one of y."""
     zero, one = gy.dtype.type(0), gy.dtype.type(1)
-    for i in prange(y.size):
-        gx[i] = gy[i] * (one if y[i] > zero else zero)
+    for row in prange(gy.shape[0]):
+        for k in range(gy.shape[1]):
+            for n in range(gy.shape[2]):
+                gx[row, k, n] = gy[row, k, n] * (one if y[row, n] > zero else zero)
 
 
 def relu_backward(y: Array, gy: Array) -> Array:
     """See reference.relu_backward."""
-    expect("relu_backward", y.shape == gy.shape, "y and gy of one shape", y, gy)
+    fits = y.shape == gy.shape or y.shape == (*gy.shape[:-2], *gy.shape[-1:])
+    expect("relu_backward", fits, "y (..., N) and gy (..., N) or (..., K, N)", y, gy)
     y, gy = _floats(y, gy)
     gx: Array = np.empty_like(gy)
-    with threads_for(y.size):
-        _relu_backward(y.reshape(-1), gy.reshape(-1), gx.reshape(-1))
+    tangents, batch = (1 if gy.ndim == y.ndim else gy.shape[-2]), gy.shape[-1]
+    rows = y.size // max(1, batch)
+    with threads_for(gy.size):
+        _relu_backward(y.reshape(rows, batch), *(part.reshape(rows, tangents, batch) for part in (gy, gx)))
     return gx
 
 

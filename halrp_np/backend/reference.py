@@ -101,8 +101,9 @@ def relu(x: Array) -> Array:
 
 
 def relu_backward(y: Array, gy: Array) -> Array:
-    """gy where the output y is positive, 0 elsewhere."""
-    return gy * (y > 0).astype(gy.dtype)
+    """gy where the output y (..., N) is positive, 0 elsewhere; gy may hold K cotangents (..., K, N)."""
+    positive = (y > 0).astype(gy.dtype)
+    return gy * (positive if gy.ndim == y.ndim else positive[..., None, :])
 
 
 def maxpool2d(x: Array, kernel: int, stride: int) -> tuple[Array, Array]:

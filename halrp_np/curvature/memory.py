@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,9 @@ from ..layers import EVALUATE, Mode, Sequential
 from ..layers.norm import BatchNorm
 from ..typing import Array, Params
 
-TANGENT = 2.0  # a tangent's arrays beside the layer's caches: those kept for the way back, and those in passing
+TANGENT = 2.0  # arrays of a tangent for each of a layer's: one kept for the way back, and one in passing
 VECTORS = 4  # a vector, its parts, and their products
+AT_ONCE = 2**24  # bytes of one array on the host: folding saves calls, but arrays beyond the caches cost more than that
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,11 @@ class Budget:
         """Whether so many bytes of linearisations may be kept."""
         return size <= self.memory / 2
 
-    def tangents(self, size: int, vector: int) -> int:
-        """How many tangents, at least 1, may run at once over caches of `size` bytes, for vectors of `vector` bytes."""
-        one = TANGENT * size + VECTORS * vector
-        return max(1, int(self.memory / 2 // one))
+    def tangents(self, layers: Sequence[int], vector: int, *, host: bool) -> int:
+        """How many tangents, at least 1, run at once through layers of these bytes, for vectors of `vector` bytes."""
+        fit = self.memory / 2 // (TANGENT * sum(layers) + VECTORS * vector)
+        fast = AT_ONCE // max(vector, *layers) if host else fit
+        return max(1, int(min(fit, fast)))
 
     def samples(self, sample: float, vector: int, batch: int, *, divisible: bool) -> int:
         """How many samples of a batch to take at once, where one sample's caches take `sample` bytes.
@@ -59,11 +62,11 @@ def sample_bytes(model: Sequential, params: Params, x: Array) -> float:
     """The bytes that one sample's caches take, measured on a few."""
     few = x[..., :8]
     _, cache = model.forward(params, few, EVALUATE)
-    return array_bytes(cache) / int(few.shape[-1])
+    return sum(array_sizes(cache)) / int(few.shape[-1])
 
 
-def array_bytes(cache: Any) -> int:
-    """The bytes of all arrays in nested tuples, lists and dicts, each array counted once."""
+def array_sizes(cache: Any) -> list[int]:
+    """The bytes of every array in nested tuples, lists and dicts, each array counted once."""
     found: dict[int, int] = {}
     left = [cache]
     while left:
@@ -74,4 +77,4 @@ def array_bytes(cache: Any) -> int:
             left.extend(part)
         elif hasattr(part, "nbytes"):
             found[id(part)] = int(part.nbytes)
-    return sum(found.values())
+    return list(found.values())

@@ -23,7 +23,7 @@ from ..layers import EVALUATE, Mode, Sequential
 from ..losses import Loss
 from ..typing import Array, Params, Shape
 from .data import Batch, Data, check_repeatable, walk
-from .memory import Budget, array_bytes, divisible, sample_bytes
+from .memory import Budget, array_sizes, divisible, sample_bytes
 
 MEMORY = 2**30
 """Bytes, unless told otherwise."""
@@ -40,6 +40,8 @@ class Linearisation:
     gys: Any
     size: int
     """Bytes of the caches and cotangents."""
+    layers: list[int]
+    """Bytes of the cotangent of each layer that a tangent passes."""
 
     @property
     def samples(self) -> int:
@@ -117,27 +119,35 @@ class CurvatureOperator:
 
     def flatten(self, parts: Params) -> Array:
         """One vector (P,) from arrays by name, or (P, K) from arrays with a leading axis K."""
-        xp, shapes = self.xp, self.shapes
-        rows = [parts[name].reshape(-1, math.prod(shape)) for name, shape in shapes.items()]
-        flat = rows[0] if len(rows) == 1 else xp.concatenate(rows, axis=1)
-        many = parts[self.names[0]].ndim > len(shapes[self.names[0]])
-        return flat.T if many else flat[0]
+        first = parts[self.names[0]]
+        if first.ndim == len(self.shapes[self.names[0]]):
+            return self._joined({name: part[None] for name, part in parts.items()})[0]
+        return self._joined(parts).T
+
+    def _joined(self, parts: Params) -> Array:
+        """Rows (K, P) from arrays (K, ...) by name."""
+        rows = [parts[name].reshape(parts[name].shape[0], math.prod(shape)) for name, shape in self.shapes.items()]
+        return rows[0] if len(rows) == 1 else self.xp.concatenate(rows, axis=1)
 
     def unflatten(self, v: Array) -> Params:
         """Arrays by name from a vector (P,), or with a leading axis K from (P, K).
 
         Raises: ShapeError when it has another length.
         """
-        rows = self.xp.ascontiguousarray(self._columns(v).T)  # (K, P)
+        parts = self._parts(self._rows(v))
+        return parts if v.ndim == 2 else {name: part[0] for name, part in parts.items()}
+
+    def _parts(self, rows: Array) -> Params:
+        """Arrays (K, ...) by name, views of the rows (K, P)."""
         parts, start = {}, 0
         for name, shape in self.shapes.items():
             end = start + math.prod(shape)
-            parts[name] = rows[:, start:end].reshape(-1, *shape) if v.ndim == 2 else rows[0, start:end].reshape(shape)
+            parts[name] = rows[:, start:end].reshape(rows.shape[0], *shape)
             start = end
         return parts
 
-    def _columns(self, v: Array) -> Array:
-        """A vector as (P, 1), K of them as they are."""
+    def _rows(self, v: Array) -> Array:
+        """A vector as (1, P), or the columns of (P, K) as (K, P): no copy where each column lies contiguous."""
         if v.ndim not in (1, 2) or v.shape[0] != self.shape[0] or v.dtype != self.dtype:
             raise ShapeError(
                 type(self).__name__,
@@ -145,27 +155,27 @@ class CurvatureOperator:
                 received=f"shape {tuple(v.shape)}, {v.dtype}",
                 next_step="Make vectors with `flatten`, and give them the parameters' dtype.",
             )
-        return v[:, None] if v.ndim == 1 else v
+        return self.xp.ascontiguousarray(v.T if v.ndim == 2 else v[None])
 
     # ---- products ----------------------------------------------------------------------------------------------------
 
     def __matmul__(self, v: Array) -> Array:
         """The product with one vector (P,), or with K at once (P, K)."""
-        V = self._columns(v)
+        rows = self._rows(v)
         self.probe()
-        product = averaged((point.samples, self._on_batch(point, V)) for point in self._linearisations())
-        self.products += V.shape[1]
-        return product[:, 0] if v.ndim == 1 else product
+        product = averaged((point.samples, self._on_batch(point, rows)) for point in self._linearisations())
+        self.products += rows.shape[0]
+        return product[0] if v.ndim == 1 else product.T
 
-    def _on_batch(self, point: Linearisation, V: Array) -> Array:
-        """The products with the mean over one batch, as many columns at once as the budget allows."""
-        group = self.budget.tangents(point.size, self.shape[0] * self.dtype.itemsize)
+    def _on_batch(self, point: Linearisation, rows: Array) -> Array:
+        """Rows (K, P) of products with the mean over one batch, as many at once as the budget allows."""
+        group = self.budget.tangents(point.layers, self.shape[0] * self.dtype.itemsize, host=self.xp is np)
         parts = []
-        for first in range(0, V.shape[1], group):
-            rparams = self.unflatten(V[:, first : first + group])
+        for first in range(0, rows.shape[0], group):
+            rparams = self._parts(rows[first : first + group])
             ry, rcache = self.model.r_forward(self.params, point.cache, rparams, None)
-            parts.append(self.flatten(self._back(point, ry, rcache)))
-        return parts[0] if len(parts) == 1 else self.xp.concatenate(parts, axis=1)
+            parts.append(self._joined(self._back(point, ry, rcache)))
+        return parts[0] if len(parts) == 1 else self.xp.concatenate(parts)
 
     def _back(self, point: Linearisation, ry: Array, rcache: Any) -> Params:
         """From the tangent of the outputs back to the wanted parameters."""
@@ -237,7 +247,7 @@ class CurvatureOperator:
         outputs, cache = self.model.forward(self.params, x, mode)
         gy = self.loss.grad(outputs, targets)
         _, gys = self.model.cotangents(self.params, cache, gy, input_gradient=False, wanted=self.names)
-        return Linearisation(outputs, targets, cache, gy, gys, array_bytes((cache, gys)))
+        return Linearisation(outputs, targets, cache, gy, gys, sum(array_sizes((cache, gys))), array_sizes(gys))
 
     def _pieces(self) -> Iterator[Batch]:
         """The batches, in pieces that the budget holds; batch statistics and dropout forbid pieces."""

@@ -21,7 +21,7 @@ class ReLU(Layer):
 
     def r_forward(self, params: Params, cache: Cache, rparams: Params, rx: Array | None) -> tuple[Array, Cache]:
         """ry = 1[y > 0] rx: between kinks the layer is linear, and its tangent is its derivative."""
-        return _masked(cache, rx), None
+        return ops.relu_backward(cache, rx), None
 
     def r_backward(
         self,
@@ -35,14 +35,7 @@ class ReLU(Layer):
         wanted: Names = None,
     ) -> tuple[Array | None, Params]:
         """rgx = 1[y > 0] rgy."""
-        return (_masked(cache, rgy) if input_gradient else None), {}
+        return (ops.relu_backward(cache, rgy) if input_gradient else None), {}
 
     def branches(self, cache: Cache) -> list[Array]:
         return [cache > 0]
-
-
-def _masked(y: Array, r: Array) -> Array:
-    """Each of K tangents r (..., K, N) where y (..., N) is positive."""
-    if r.shape[-2] == 1:
-        return ops.relu_backward(y, r[..., 0, :])[..., None, :]
-    return r * (y > 0).astype(r.dtype)[..., None, :]
