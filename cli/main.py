@@ -15,6 +15,8 @@ COMMANDS = {
     "run": ("running", "Run a benchmark, from its configuration to results on disk."),
     "resume": ("running", "Go on with a run that stopped; it ends as if it never had."),
     "show": ("show", "Show what a run is and what it found, finished or not."),
+    "check": ("check", "Check gradients, Hessian products and the bound by finite differences."),
+    "spectrum": ("spectrum", "Draw the density of the Hessian's eigenvalues, layer by layer."),
     "list": ("listing", "List benchmarks, methods, presets, models and settings."),
     "data": ("data", "List, fetch and verify data sets."),
 }

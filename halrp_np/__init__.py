@@ -18,14 +18,17 @@ __all__ = [
     "TrainedRun",
     "curvature",
     "data",
+    "fresh_subject",
     "layers",
     "losses",
     "lowrank",
     "methods",
     "models",
+    "reports",
     "resolve_config",
     "resume",
     "run",
+    "run_subject",
     "runs",
     "training",
 ]
@@ -39,14 +42,16 @@ _HOMES = {
     "RunInterruptedError": "benchmarks",
     "Streams": "backend",
     "TrainedRun": "benchmarks",
+    "fresh_subject": "benchmarks",
     "resolve_config": "benchmarks",
     "resume": "benchmarks",
     "run": "benchmarks",
+    "run_subject": "benchmarks",
 }
 """Where each public object lives; the other public names are rooms of the package."""
 
 if TYPE_CHECKING:
-    from . import curvature, data, layers, losses, lowrank, methods, models, runs, training
+    from . import curvature, data, layers, losses, lowrank, methods, models, reports, runs, training
     from .backend import Device, Streams
     from .benchmarks import (
         BENCHMARKS,
@@ -54,9 +59,11 @@ if TYPE_CHECKING:
         RunConfig,
         RunInterruptedError,
         TrainedRun,
+        fresh_subject,
         resolve_config,
         resume,
         run,
+        run_subject,
     )
     from .errors import HalrpError
 

@@ -5,6 +5,7 @@ from .config import RunConfig, resolve_config
 from .predict import TrainedRun
 from .runner import resume, run
 from .session import Reporter, RunInterruptedError
+from .subject import Subject, fresh_subject, run_subject
 
 __all__ = [
     "BENCHMARKS",
@@ -12,9 +13,12 @@ __all__ = [
     "Reporter",
     "RunConfig",
     "RunInterruptedError",
+    "Subject",
     "TrainedRun",
+    "fresh_subject",
     "open_stream",
     "resolve_config",
     "resume",
     "run",
+    "run_subject",
 ]

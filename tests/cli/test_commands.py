@@ -67,7 +67,7 @@ def test_later_settings_win(invoke: Invoke, tiny: list[str]) -> None:
     assert invoke("run", *tiny, *extra).exit_code == 0
     config = RunFolder.open("out").config()["config"]
     assert (config["epochs"], config["seed"], config["l1"], config["prune_values"]) == (2, 3, 0.125, [1e-4, 0.3])
-    assert config["importance"] == "mean"  # the preset of the file
+    assert config["importance"] == "official"  # the preset of the file
     assert config["learning_rate"] == 1e-3  # the benchmark
 
 
