@@ -6,6 +6,7 @@ windows tie and ReLU meets exact zeros, where only the exact tangent of the chos
 """
 
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,12 +27,15 @@ from halrp_np.layers import (
     PerturbedConv2d,
     PerturbedLinear,
     ReLU,
+    Residual,
     Sequential,
     perturb,
 )
+from halrp_np.layers.container import Container
 from halrp_np.losses import CrossEntropy, Loss, SquaredError
 
 Params = dict[str, Any]
+Names = Collection[str] | None
 
 PERTURBED_WINDOWS = [(5, 1, 2), (4, 1, 0), (3, 1, 1), (3, 2, 1), (2, 1, 0), (1, 2, 0)]
 """(kernel, stride, padding) of every perturbed convolution that the paper's networks use."""
@@ -46,8 +50,23 @@ class LossLayer(Layer):
     def forward(self, params: Params, x: Any, mode: Mode = Mode()) -> tuple[Any, Any]:  # noqa: B008
         return self.loss.value(x, self._targets(x)), x
 
-    def backward(self, params: Params, cache: Any, gy: Any, *, input_gradient: bool = True) -> tuple[Any, Params]:
+    def backward(
+        self, params: Params, cache: Any, gy: Any, *, input_gradient: bool = True, wanted: Names = None
+    ) -> tuple[Any, Params]:
         return (gy * self.loss.grad(cache, self._targets(cache)) if input_gradient else None), {}
+
+    def r_forward(self, params: Params, cache: Any, rparams: Params, rx: Any) -> tuple[Any, Any]:
+        """The value has no batch: its K tangents are (K,)."""
+        return (self.loss.grad(cache, self._targets(cache))[:, None] * rx).sum(axis=(0, 2)), rx
+
+    def r_backward(
+        self, params: Params, cache: Any, rcache: Any, gy: Any, rgy: Any, *,
+        input_gradient: bool = True, wanted: Names = None,
+    ) -> tuple[Any, Params]:  # fmt: skip
+        if not input_gradient:
+            return None, {}
+        rgx = rgy[:, None] * self.loss.grad(cache, self._targets(cache))[:, None]
+        return (rgx if rcache is None else rgx + gy * self.loss.hess_vec(cache, self._targets(cache), rcache)), {}
 
     def formula(self, params: Params, x: Any, mode: Mode) -> Any:
         if isinstance(self.loss, CrossEntropy):
@@ -91,7 +110,7 @@ class Case:
 
 def shapes(layer: Layer, rank: int) -> dict[str, tuple[int, ...]]:
     """The shape of every parameter and buffer, by name."""
-    if isinstance(layer, Sequential):
+    if isinstance(layer, Container):
         return {f"{n}.{e}": s for n, inner in layer.layers.items() for e, s in shapes(inner, rank).items()}
     if isinstance(layer, PerturbedLinear | PerturbedConv2d):
         J, I = layer.base.outputs, layer.base.inputs
@@ -120,6 +139,17 @@ def nested(*, train_dropout: float = 0.0) -> Sequential:
     block = Sequential({"conv": Conv2d(2, 3, 3, padding=1), "norm": BatchNorm2d(3), "relu": ReLU()})
     tail = {"flatten": Flatten(), "fc": Linear(12, 5), "norm": BatchNorm1d(5), "drop": Dropout(train_dropout)}
     return Sequential({"block": block, "pool": MaxPool2d(2), "tail": Sequential(tail), "head": Linear(5, 3)})
+
+
+def residual(*, classes: int = 3) -> Sequential:
+    """A small residual network for images (2, 4, 5): an identity block, and one that a projection halves."""
+    same = Sequential({"conv": Conv2d(3, 3, 3, padding=1), "norm": BatchNorm2d(3), "relu": ReLU()})
+    half = Sequential({"conv": Conv2d(3, 4, 3, stride=2, padding=1), "norm": BatchNorm2d(4)})
+    projection = Sequential({"conv": Conv2d(3, 4, 1, stride=2), "norm": BatchNorm2d(4)})
+    stem = Sequential({"conv": Conv2d(2, 3, 3, padding=1), "norm": BatchNorm2d(3), "relu": ReLU()})
+    blocks = {"same": Residual(same), "relu1": ReLU(), "half": Residual(half, projection), "relu2": ReLU()}
+    tail = {"pool": AvgPool2d(2), "flatten": Flatten(), "head": Linear(4, classes)}
+    return Sequential({"stem": stem, **blocks, **tail})
 
 
 def _conv(kernel: int, stride: int, padding: int) -> Case:
@@ -166,6 +196,13 @@ LAYERS = [
     Case("nested eval", nested(), (2, 4, 5, 6)),
     Case("nested perturbed train", perturb(nested(train_dropout=0.3)), (2, 4, 5, 6), train=True),
     Case("nested perturbed eval", perturb(nested()), (2, 4, 5, 6)),
+    Case("residual identity", Residual(Conv2d(3, 3, 3, padding=1)), (3, 4, 5, 4)),
+    Case("residual identity over nothing", Residual(Flatten(), Flatten()), (2, 3, 2, 4)),
+    Case("residual projection", Residual(Conv2d(3, 2, 3, 2, 1), Conv2d(3, 2, 1, 2)), (3, 5, 4, 3)),
+    Case("residual batchnorm train", Residual(BatchNorm1d(4), Linear(4, 4)), (4, 7), train=True),
+    Case("nested residual train", residual(), (2, 4, 5, 6), train=True),
+    Case("nested residual eval", residual(), (2, 4, 5, 6)),
+    Case("nested residual perturbed", perturb(residual()), (2, 4, 5, 6), train=True),
     *(Case(f"perturbed linear r{rank}", PerturbedLinear(Linear(5, 4)), (5, 7), rank=rank) for rank in (0, 1, 2, 4)),
     *(_perturbed_conv(*window) for window in PERTURBED_WINDOWS),
     *(_perturbed_conv(3, 2, 1, rank) for rank in (0, 1)),

@@ -23,6 +23,7 @@ from halrp_np.layers import (
     PerturbedConv2d,
     PerturbedLinear,
     ReLU,
+    Residual,
     Sequential,
 )
 from halrp_np.layers.norm import BatchNorm
@@ -37,6 +38,12 @@ def formula(layer: Layer, p: Params, x: Any, mode: Mode) -> Any:
         for name, inner in layer.layers.items():
             x = formula(inner, {n: p[f"{name}.{n}"] for n in inner.names()}, x, mode)
         return x
+    if isinstance(layer, Residual):
+        branches = [
+            formula(inner, {n: p[f"{name}.{n}"] for n in inner.names()}, x, mode)
+            for name, inner in layer.layers.items()
+        ]
+        return branches[0] + (branches[1] if len(branches) > 1 else x)
     if isinstance(layer, BatchNorm):
         return batchnorm(layer, p, x, mode)
     if isinstance(layer, Dropout):

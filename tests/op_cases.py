@@ -67,16 +67,20 @@ def batchnorm_cases(channels: int, count: int) -> list[Case]:
 
 
 def pool_cases(x: tuple[int, ...], kernel: int, stride: int) -> list[Case]:
-    """Pooling with ties, and its backward pass."""
+    """Pooling with ties, its backward pass, and its tangent."""
     pooled = (x[0], (x[1] - kernel) // stride + 1, (x[2] - kernel) // stride + 1, x[3])
     options = {"kernel": kernel, "stride": stride}
 
     def backward(rng: np.random.Generator, dtype: Any) -> Arrays:
         return (*normal(pooled)(rng, dtype), rng.integers(kernel**2, size=pooled).astype(np.uint8))
 
+    def take(rng: np.random.Generator, dtype: Any) -> Arrays:
+        return (*normal(x)(rng, dtype), rng.integers(kernel**2, size=pooled).astype(np.uint8))
+
     return [
         Case("maxpool2d", f"{x}k{kernel}s{stride}", whole(x), options),
         Case("maxpool2d_backward", f"{x}k{kernel}s{stride}", backward, {"x_shape": x, **options}),
+        Case("maxpool2d_take", f"{x}k{kernel}s{stride}", take, options),
     ]
 
 

@@ -20,10 +20,15 @@ PLAIN = (bool, int, float, str, type, np.dtype, slice, type(None), type(Ellipsis
 """What may stand beside strict arrays: Python's own values, dtypes and indices."""
 
 OFFERED = (
-    "abs", "arange", "ascontiguousarray", "concatenate", "exp", "full", "isfinite", "log", "maximum", "mean", "pad",
-    "partition", "sign", "sqrt", "stack", "sum", "where", "zeros", "zeros_like",
+    "abs", "arange", "ascontiguousarray", "broadcast_to", "concatenate", "exp", "full", "isfinite", "log", "maximum",
+    "mean", "moveaxis", "pad", "partition", "sign", "sqrt", "stack", "sum", "where", "zeros", "zeros_like",
 )  # fmt: skip
 """Functions of the namespace; each takes and returns strict arrays."""
+
+METHODS = (
+    "all", "any", "argmax", "astype", "copy", "max", "mean", "min", "reshape", "sum", "swapaxes", "transpose",
+)  # fmt: skip
+"""Methods of the arrays that are NumPy's."""
 
 
 class Crossing(TypeError):  # noqa: N818 - it names what happened, not what went wrong
@@ -89,7 +94,7 @@ class StrictArray:
             return getattr(self._data, name)
         if name == "T":
             return StrictArray(self._data.T)
-        if name in ("all", "any", "argmax", "astype", "copy", "max", "mean", "min", "reshape", "sum", "transpose"):
+        if name in METHODS:
             return _lifted(getattr(self._data, name))
         raise AttributeError(f"a strict array has no {name}")
 

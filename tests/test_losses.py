@@ -1,5 +1,6 @@
-"""Losses: value and gradient through the checkers of the layers, the mean over samples, stability, errors."""
+"""Losses: value, gradient and second derivative through the checkers of the layers, their mean, stability, errors."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -59,6 +60,61 @@ def test_batches_of_three_and_four_make_one_of_seven(rng: np.random.Generator) -
         joined = np.concatenate([3 * parts[0][1][1], 4 * parts[1][1][1]], axis=1) / 7
         np.testing.assert_allclose(gradient, joined, rtol=1e-13, atol=1e-17)
     assert sample_weight(7) == 1 / 7
+
+
+def explicit_hessian(loss: Any, outputs: Any) -> Any:
+    """∂²L/∂outputs² sample by sample, (N, C, C): (diag p - p pᵀ)/N, or 1/N."""
+    classes, samples = outputs.shape
+    if isinstance(loss, SquaredError):
+        return np.stack([np.eye(classes)] * samples) / samples
+    p = np.exp(outputs) / np.exp(outputs).sum(axis=0)
+    return np.stack([np.diag(q) - np.outer(q, q) for q in p.T]) / samples
+
+
+@pytest.mark.parametrize("case", LOSSES, ids=lambda case: case.name)
+@pytest.mark.parametrize("K", [1, 7])
+def test_second_derivative_is_the_explicit_matrix(case: Case, K: int, layout: Callable[[Any], Any], dtype: Any) -> None:
+    _, outputs, _ = case.draw(dtype)
+    loss, targets = case.layer.loss, case.layer.targets  # type: ignore[attr-defined]
+    r = np.random.default_rng(4).normal(size=(outputs.shape[0], K, outputs.shape[1])).astype(dtype)
+    against = targets if targets.dtype.kind == "i" else targets.astype(dtype)
+    before = r.copy()
+    found = loss.hess_vec(layout(outputs), against, layout(r))
+    expected = np.einsum("nij,jkn->ikn", explicit_hessian(loss, outputs.astype(np.float64)), r)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, expected, rtol=0, atol=(1e-6 if dtype == np.float32 else 1e-14) * abs(r).max())
+    np.testing.assert_array_equal(r, before)
+
+
+def test_second_derivative_of_batches_of_three_and_four(rng: np.random.Generator) -> None:
+    """The mean over samples again: parts weighted by their samples make the whole."""
+    outputs, r, labels = rng.normal(size=(5, 7)), rng.normal(size=(5, 2, 7)), rng.integers(0, 5, size=7)
+    for loss, against in ((CrossEntropy(), labels), (SquaredError(), rng.normal(size=(5, 7)))):
+        parts = [
+            (n.stop - n.start) * loss.hess_vec(outputs[:, n], against[..., n], r[..., n])
+            for n in (slice(0, 3), slice(3, 7))
+        ]
+        whole = loss.hess_vec(outputs, against, r)
+        np.testing.assert_allclose(np.concatenate(parts, axis=-1) / 7, whole, rtol=1e-13, atol=1e-17)
+
+
+def test_second_derivative_of_the_cross_entropy_knows_no_shift(rng: np.random.Generator) -> None:
+    """H 1 = 0, 1ᵀ H = 0, and vᵀHv ≥ 0: shifting all logits of a sample changes nothing, and the loss is convex."""
+    logits, labels, r = 30 * rng.normal(size=(5, 6)), rng.integers(0, 5, size=6), rng.normal(size=(5, 40, 6))
+    loss = CrossEntropy()
+    np.testing.assert_allclose(loss.hess_vec(logits, labels, np.full((5, 1, 6), 2.0)), 0.0, atol=1e-16)
+    moved = loss.hess_vec(logits, labels, r)
+    np.testing.assert_allclose(moved.sum(axis=0), 0.0, atol=1e-15)
+    assert (r * moved).sum(axis=(0, 2)).min() >= 0
+
+
+@pytest.mark.parametrize(
+    ("loss", "targets"), [(CrossEntropy(), np.zeros(7, int)), (SquaredError(), np.zeros((4, 7)))], ids=["ce", "se"]
+)
+@pytest.mark.parametrize("shape", [(4, 7), (4, 2, 6), (3, 2, 7), (4, 7, 2)])
+def test_tangents_that_do_not_fit(loss: Any, targets: Any, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ShapeError, match=rf"{type(loss).__name__}.*\(4, K, 7\).*{re.escape(str(shape))}"):
+        loss.hess_vec(np.zeros((4, 7)), targets, np.zeros(shape))
 
 
 def test_known_values() -> None:

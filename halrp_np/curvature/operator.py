@@ -55,7 +55,8 @@ class CurvatureOperator:
     `data` is one batch (x, targets) or a collection of batches, which is walked through for every product; batches
     count by their samples. `memory` bounds, in bytes, the linearisations that are kept and the tangents that run at
     once: above it linearisations are computed again, vectors go one group after the other, and, where samples do not
-    depend on one another, batches are taken in pieces.
+    depend on one another, batches are taken in pieces. The vectors and their products come on top. Parameters and data
+    must not be changed in place while the operator is in use.
 
     Shapes: `operator @ v` for v (P,) or (P, K), on the parameters' device.
     Raises: ConfigError for unknown names, data that cannot be repeated, a gradient that is not the same twice, or a
@@ -170,12 +171,12 @@ class CurvatureOperator:
     def _on_batch(self, point: Linearisation, rows: Array) -> Array:
         """Rows (K, P) of products with the mean over one batch, as many at once as the budget allows."""
         group = self.budget.tangents(point.layers, self.shape[0] * self.dtype.itemsize, host=self.xp is np)
-        parts = []
+        parts = [rows[:0]]
         for first in range(0, rows.shape[0], group):
             rparams = self._parts(rows[first : first + group])
             ry, rcache = self.model.r_forward(self.params, point.cache, rparams, None)
             parts.append(self._joined(self._back(point, ry, rcache)))
-        return parts[0] if len(parts) == 1 else self.xp.concatenate(parts)
+        return parts[1] if len(parts) == 2 else self.xp.concatenate(parts)
 
     def _back(self, point: Linearisation, ry: Array, rcache: Any) -> Params:
         """From the tangent of the outputs back to the wanted parameters."""
@@ -288,7 +289,7 @@ def averaged(parts: Iterable[tuple[int, Any]]) -> Any:
 
 def _checked_names(owner: Any, names: Sequence[str]) -> tuple[str, ...]:
     """The names, each known and given once."""
-    known = owner.trainable if isinstance(owner, Sequential) else owner.names
+    known = owner.names if isinstance(owner, CurvatureOperator) else owner.trainable
     for number, name in enumerate(names):
         if name not in known or name in names[:number]:
             near = difflib.get_close_matches(name, known, n=1)
