@@ -11,7 +11,7 @@ import click
 import halrp_np
 
 from .errors import RefusedError, refusal
-from .subject import chosen, described, open_mode, open_subject, say_json, subject_options, waiting
+from .subject import chosen, described, open_mode, open_subject, say_json, subject_options, waiting, wrong
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,9 +28,20 @@ ROOM = 90
 """The width of a terminal from which the bound's table has all its columns."""
 
 
+def ranks_of(ctx: click.Context, param: click.Parameter, value: str | None) -> str | tuple[int, ...] | None:
+    """`all`, or whole numbers with commas between; the layers say which they have."""
+    if value is None or value == "all":
+        return value
+    parts = value.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise wrong(ctx, param, "all, or whole numbers like 0,5,20", value, ("all",))
+    return tuple(int(part) for part in parts)
+
+
 @click.command("check")
 @click.argument("kind", metavar="[grad|hvp|bound|symmetry]")
 @subject_options(batch=4)
+@click.option("--ranks", metavar="all|N,N,...", callback=ranks_of, help="Of check bound.  [default: about a dozen]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output, nothing else there.")
 @click.option("--plot", "picture", metavar="FILE", help="Draw it, too: .png, .svg or .pdf.")
 def check_command(kind: str, as_json: bool, picture: str | None, **flags: Any) -> int:
@@ -42,7 +53,7 @@ def check_command(kind: str, as_json: bool, picture: str | None, **flags: Any) -
     bound     loss change of truncated layers, rank by rank, against its bounds
     symmetry  uᵀHv = vᵀHu
     """
-    refuse(kind, picture)
+    refuse(kind, picture, flags["ranks"])
     subject, note = open_subject(WHERE, flags)
     results, rows = (bound_results if kind == "bound" else results_of)(kind, subject, flags)
     if picture is not None and kind == "bound":
@@ -56,10 +67,12 @@ def check_command(kind: str, as_json: bool, picture: str | None, **flags: Any) -
     return 0 if all(result.passed for result in results) else 1
 
 
-def refuse(kind: str, picture: str | None) -> None:
+def refuse(kind: str, picture: str | None, ranks: object) -> None:
     """Refuse an unknown kind, and a picture that cannot be drawn or written, before anything takes long."""
     if kind not in KINDS:
         raise RefusedError(refusal(WHERE, f"one of {', '.join(KINDS)}", kind, KINDS, f"See `{WHERE} --help`."))
+    if ranks is not None and kind != "bound":
+        raise RefusedError(f"{WHERE} {kind}: expected no --ranks, received some. Only bound cuts layers to ranks.")
     if picture is not None and kind == "symmetry":
         raise RefusedError(f"{WHERE} symmetry: expected no --plot, received one. It takes no steps to draw.")
     if picture is not None:
@@ -88,7 +101,8 @@ def bound_results(kind: str, subject: Any, flags: dict[str, Any]) -> tuple[Seque
     point = (subject.model, subject.params, subject.loss, subject.data)
     common = {"layers": layers, "mode": open_mode(flags)}
     with waiting("truncating") as progress:
-        rows = curvature.bound_report(*point, **common, generator=streams.generator("bounds"), progress=progress)
+        generator = streams.generator("bounds")
+        rows = curvature.bound_report(*point, **common, ranks=flags["ranks"], generator=generator, progress=progress)
     with waiting("checking bound") as progress:
         return curvature.check_bound(*point, **common, generator=streams.generator("check"), progress=progress), rows
 

@@ -11,7 +11,7 @@ from ..layers import EVALUATE, Mode, Sequential
 from ..layers.norm import BatchNorm
 from ..typing import Array, Params
 
-TANGENT = 2.0  # arrays of a tangent for each of a layer's: one kept for the way back, and one in passing
+TANGENT = 3.0  # arrays of a tangent for each of a layer's: one kept for the way back, and two in passing
 VECTORS = 4  # a vector, its parts, and their products
 AT_ONCE = 2**24  # bytes of one array on the host: folding saves calls, but arrays beyond the caches cost more than that
 

@@ -219,6 +219,13 @@ def test_the_bound_fits_a_narrow_terminal(invoke: Invoke, monkeypatch: Patch) ->
     assert re.search(r"^rank [\d, ]+: (holds, but|violated:|undecided:) ", wide, re.MULTILINE)
 
 
+@pytest.mark.parametrize(("ranks", "expected"), [("all", [0, 1, 2, 3]), ("2,0", [0, 2]), (None, [0, 1, 2, 3])])
+def test_the_bound_takes_the_ranks_asked_for(ranks: str | None, expected: list[int], invoke: Invoke) -> None:
+    asked = () if ranks is None else ("--ranks", ranks)
+    result = invoke("check", "bound", *SMALL, "--layer", "conv", "--json", *asked)
+    assert [row["rank"] for row in json.loads(result.stdout)["rows"]] == expected
+
+
 def test_json_of_the_bound_holds_every_row(invoke: Invoke) -> None:
     result = invoke("check", "bound", *SMALL, "--layer", "conv", "--json")
     assert result.exit_code == 0, result.output
@@ -247,6 +254,9 @@ REFUSED = [
     ("grad --layer haed", ("--layer", "a layer with parameters", "'haed'", "Did you mean head?", "conv, norm, head")),
     ("grad --layer conv.wieght", ("--layer", "'conv.wieght'", "Did you mean conv.weight?")),
     ("grad --layer relu", ("--layer", "'relu'", "The layers are: conv, norm, head.")),
+    ("bound --ranks some", ("--ranks", "all, or whole numbers", "'some'")),
+    ("bound --layer conv --ranks 9", ("ranks of conv", "whole numbers from 0 to 3", "9")),
+    ("hvp --ranks all", ("hvp", "expected no --ranks")),
     ("bound --layer norm", ("--layer", "a layer with a weight", "'norm'", "The layers are: conv, head.")),
     ("grad --run DIR", ("--model or --run, received both",)),
     ("grad --task 0", ("--run DIR with --task",)),
