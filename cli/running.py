@@ -27,7 +27,7 @@ Layer = tuple[str, dict[str, object]]
 @click.command("run")
 @click.option("--benchmark", metavar="NAME", help="Stream of tasks; `halrp-np list benchmarks`.  [default: pmnist]")
 @click.option("--method", metavar="NAME", help="Continual-learning algorithm.  [default: halrp]")
-@click.option("--preset", metavar="paper|official", help="Formulas as intended, or as released.  [default: paper]")
+@click.option("--preset", metavar="NAME", help="Set of switches: paper, official or hessian.  [default: paper]")
 @click.option("--model", metavar="lenet|mlp", help="Network.  [default: the benchmark's]")
 @click.option("--device", metavar="cpu|gpu|gpu:N|auto", help="Where it computes; only auto falls back.  [default: cpu]")
 @click.option("--dtype", metavar="float32|float64", help="Precision of every array.  [default: float32]")

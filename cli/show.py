@@ -174,6 +174,18 @@ def show_ranks(console: Console, run: Any) -> None:
         say_table(console, "Ranks", columns, lines, words=("layer", "why"))
         say(console, "score: of the last component kept; network: share of all layers' scores down to it")
         say(console, "in layer: share of the layer's own scores that is kept")
+        show_alternatives(console, rows)
+
+
+def show_alternatives(console: Console, rows: list[Row]) -> None:
+    """The ranks that each importance would have chosen, where the run has compared them."""
+    from .screen import say_table
+
+    names = [name for name in rows[0] if name.startswith("rank_") and rows[0][name] is not None]
+    if len(names) > 1:
+        lines = [[row["task"], row["layer"], *(row[name] for name in names)] for row in rows]
+        columns = ["task", "layer", *(name.removeprefix("rank_").replace("_", "-") for name in names)]
+        say_table(console, "Ranks that each importance would choose", columns, lines, words=("layer",))
 
 
 def reason(row: Row) -> str:

@@ -47,15 +47,9 @@ class Explained(hn.methods.Halrp):
             print(f"   {name}: the weight moved by {np.linalg.norm(F - W) / np.linalg.norm(W):.0%} of its norm")
         return free
 
-    def importance(self, free, task):
-        result = super().importance(free, task)
-        print("3. Importance of each layer there, from squared gradients on the validation images:")
-        print("   " + ", ".join(f"{name} {value:.3g}" for name, value in result.items()))
-        return result
-
     def fit_scalings(self, free):
         scalings, residuals = super().fit_scalings(free)
-        print("4. The free weight F is explained by the frozen W: rows scaled by R, columns by S, by least squares.")
+        print("3. The free weight F is explained by the frozen W: rows scaled by R, columns by S, by least squares.")
         for name, parts in residuals.items():
             R, S = scalings[f"{name}.R"], scalings[f"{name}.S"]
             values = " ".join(f"{s:.2f}" for s in parts.s[:5])
@@ -63,14 +57,23 @@ class Explained(hn.methods.Halrp):
             print(f"singular values of the rest: {values}{' ...' if len(parts.s) > 5 else ''}")
         return scalings, residuals
 
-    def allocate_ranks(self, residuals, importance):
-        decisions = super().allocate_ranks(residuals, importance)
+    def importance(self, free, residuals, task):
+        result = super().importance(free, residuals, task)
+        chosen = result[self.settings.importance]
+        print("4. Importance of each layer at F, from squared gradients on the validation images:")
+        print("   " + ", ".join(f"{name} {value:.3g}" for name, value in chosen.layers.items()))
+        return result
+
+    def choose_ranks(self, residuals, importance):
+        choice = super().choose_ranks(residuals, importance)
         share, cap = self.settings.rank_share, self.settings.rank_cap
         print(f"5. Ranks: of importance times s², over all layers, the largest are kept until they hold {share:.0%}.")
         why = {"none": "as the share says", "capped": f"capped at {cap}", "raised": "raised to 1"}
-        for d in decisions:
+        for d in choice.decisions:
             print(f"   {d.layer}: rank {d.rank} of {d.size}, {why[d.clamp]}; keeps {d.kept_fraction:.0%} of its score")
-        return decisions
+        ranks = choice.alternatives["directional"].values()
+        print(f"   (by the exact curvature of the loss along each component: {', '.join(map(str, ranks))})")
+        return choice
 
     def train_perturbation(self, start, task, hooks):
         own = super().train_perturbation(start, task, hooks)

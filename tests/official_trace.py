@@ -114,9 +114,9 @@ class Replay(Halrp):
             self.errors.compare("free network", free[name], value)
         return free
 
-    def importance(self, free: Any, task: MethodTask) -> dict[str, float]:
-        result = super().importance(free, task)
-        self.compare_layers("importance", task.position, "importance", result)
+    def importance(self, free: Any, residuals: Any, task: MethodTask) -> Any:
+        result = super().importance(free, residuals, task)
+        self.compare_layers("importance", task.position, "importance", result["official"].layers)
         return result
 
     def perturbation(self, free: Any, scalings: Any, residuals: Any, decisions: Any) -> dict[str, np.ndarray]:

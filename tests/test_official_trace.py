@@ -212,9 +212,10 @@ class Writer(Halrp):
         self.put(f"task{position}/start", {**self.base, **head})
         return head
 
-    def importance(self, free: Any, task: Any) -> Any:
+    def importance(self, free: Any, residuals: Any, task: Any) -> Any:
         self.put(f"task{task.position}/free", free)
-        self.layers_out(task.position, "importance", result := super().importance(free, task))
+        result = super().importance(free, residuals, task)
+        self.layers_out(task.position, "importance", result["official"].layers)
         return result
 
     def perturbation(self, free: Any, scalings: Any, residuals: Any, decisions: Any) -> Any:

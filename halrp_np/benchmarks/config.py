@@ -39,7 +39,9 @@ class RunConfig(HalrpSettings):
 
     benchmark: Literal["pmnist"] = setting("pmnist", "stream of tasks")
     method: Literal["halrp"] = setting("halrp", "continual-learning algorithm")
-    preset: Literal["paper", "official"] = setting("paper", "set of switches: formulas as intended, or as released")
+    preset: Literal["paper", "official", "hessian"] = setting(
+        "paper", "set of switches: formulas as intended, as released, or with the exact curvature"
+    )
     model: Literal["lenet", "mlp"] = setting("lenet", "network")
     widths: tuple[int, ...] = setting((), "channels and features of its layers; empty for the paper's", min=1)
     device: str = setting("cpu", "cpu, gpu, gpu:N or auto")

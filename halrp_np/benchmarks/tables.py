@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import ResumeError
 from ..lowrank import TaskSize, growth_honest, growth_released, released_increase
-from ..methods import Method
+from ..methods import IMPORTANCES, Method, rank_column
 from ..runs.record import RunFolder
 from ..training import metrics
 
@@ -44,6 +44,7 @@ RANK_HEADER = (
     "last_score",
     "cumulative_share",
     "kept_fraction",
+    *(rank_column(name) for name in IMPORTANCES),
 )
 
 

@@ -3,7 +3,7 @@
 from .bound_check import check_bound
 from .bounds import BoundRow, bound_report
 from .data import Batches
-from .dense import dense
+from .dense import dense_matrix
 from .eigen import Eigenpair, SpectralDensity, extreme_eigenvalues, spectral_density
 from .estimators import (
     Estimate,
@@ -39,7 +39,7 @@ __all__ = [
     "check_gradient",
     "check_hvp",
     "check_symmetry",
-    "dense",
+    "dense_matrix",
     "directional_curvature",
     "extreme_eigenvalues",
     "frobenius_norm",

@@ -34,17 +34,17 @@ class SymmetricOperator(Protocol):
     def __matmul__(self, v: Array, /) -> Array: ...
 
 
-def dense(op: SymmetricOperator, *, progress: Progress | None = None) -> Array:
+def dense_matrix(op: SymmetricOperator, *, progress: Progress | None = None) -> Array:
     """Return the operator as a matrix, at the price of P products.
 
     Shapes: result (P, P), on the operator's device and in its dtype. Nothing makes it symmetric: that it comes out so
             is a check of the operator.
     Raises: ConfigError for more than 5000 rows; ShapeError when the operator is not square or not of floats.
     """
-    size = order("dense", op)
+    size = order("dense_matrix", op)
     if size > LARGEST:
         raise ConfigError(
-            "dense",
+            "dense_matrix",
             expected=f"an operator of at most {LARGEST} rows",
             received=f"{size}, a matrix of {size * size * np.dtype(op.dtype).itemsize / 1e9:.1f} GB",
             next_step="Take a smaller block, or spectral_density and extreme_eigenvalues, which need products only.",

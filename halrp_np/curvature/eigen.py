@@ -12,7 +12,7 @@ from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 from ..backend import to_host
 from ..errors import ConfigError, DivergenceError
 from ..typing import Array
-from .dense import BLOCK, LARGEST, Progress, SymmetricOperator, dense, namespace, report
+from .dense import BLOCK, LARGEST, Progress, SymmetricOperator, dense_matrix, namespace, report
 from .estimators import Estimate, check_budget, estimate, signs
 
 ENDS = {"largest": (1,), "smallest": (-1,), "both": (1, -1)}
@@ -102,7 +102,7 @@ def extreme_eigenvalues(
     small = size <= min(lanczos, LARGEST)
     check_budget(where, op, "products", products, least=size if small else lanczos, generator=generator)
     if small:
-        matrix = to_host(dense(op, progress=progress)).astype(np.float64)
+        matrix = to_host(dense_matrix(op, progress=progress)).astype(np.float64)
         _check_finite(where, matrix)
         found, spent = np.linalg.eigh((matrix + matrix.T) / 2)[1], size
         images = matrix @ found
@@ -142,7 +142,7 @@ def spectral_density(
     check_budget(where, op, "steps", steps, least=1, generator=generator)
     check_budget(where, op, "points", points, least=32, generator=generator)
     if size <= min(probes * steps, LARGEST):
-        matrix = to_host(dense(op, progress=progress)).astype(np.float64)
+        matrix = to_host(dense_matrix(op, progress=progress)).astype(np.float64)
         _check_finite(where, matrix)
         nodes = np.linalg.eigvalsh((matrix + matrix.T) / 2)[None]
         return _smoothed(nodes, np.full((1, size), 1 / size), size, points, size)

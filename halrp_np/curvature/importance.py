@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
-
-import numpy as np
 
 from ..backend import to_host
 from ..errors import ConfigError
 from ..layers import EVALUATE, Sequential
 from ..losses import Loss
 from ..typing import Array, Examples, Params
+from .data import Batches
 
 
 def batch_gradient_importance(
@@ -23,17 +21,20 @@ def batch_gradient_importance(
     loss: Loss,
     batch: int,
     reduction: str,
+    samples: int | None = None,
 ) -> dict[str, float]:
     """imp_l = 1/M Σ_m n_m r(g_m²), with g_m the gradient of the mean loss of batch m in the weight of layer l.
 
     `reduction` r is `sum` (the trace of the empirical Fisher's outer product, which bounds its Frobenius norm, as the
     paper's bound asks) or `mean` over entries (the released code: smaller by the number of entries, so ranks move to
-    small layers). Evaluation mode, true labels, no penalty; nothing is changed.
+    small layers). Evaluation mode, true labels, no penalty; nothing is changed. `samples` takes the first ones only. In
+    batches of one sample the sum is the trace of the empirical Fisher matrix, (1/N) Σ_n ‖g_n‖².
 
     Shapes: a host float for each name of `layers`.
     Reference: HALRP (arXiv 2311.15161), the empirical Fisher in place of the layer's Hessian.
     """
-    parts = (_weight_gradients(model, params, examples.batch(rows), layers, loss) for rows in _rows(examples, batch))
+    batches = Batches(examples, batch, samples)
+    parts = (_weight_gradients(model, params, part, layers, loss) for part in batches)
     return averaged_square(parts, layers, reduction)
 
 
@@ -64,8 +65,3 @@ def _weight_gradients(
     outputs, cache = model.forward(params, x, EVALUATE)
     _, grads = model.backward(params, cache, loss.grad(outputs, labels), input_gradient=False)
     return labels.shape[0], [grads[f"{name}.weight"] for name in layers]
-
-
-def _rows(examples: Examples, batch: int) -> Iterable[np.ndarray[Any, Any]]:
-    """Row numbers in sequence, the last partial batch kept."""
-    return (np.arange(start, min(start + batch, len(examples))) for start in range(0, len(examples), batch))

@@ -2,7 +2,7 @@
 
 from .decompose import Decomposition, decompose, initial_factors, residual, truncated, window_mean
 from .prune import PRUNE_RULES, SOLVES, Factors, PrunePlan, prune, pruning_plan, value_count
-from .ranks import FULL_SHARE_RULES, RANK_RULES, RankDecision, allocate_ranks, component_scores
+from .ranks import FULL_SHARE_RULES, RANK_RULES, RankDecision, allocate_ranks, best_first, component_scores
 from .scaling import COLUMN_RULES, fit_col_scale, fit_row_scale, scaled_base
 from .size import (
     TaskSize,
@@ -33,6 +33,7 @@ __all__ = [
     "RankDecision",
     "TaskSize",
     "allocate_ranks",
+    "best_first",
     "component_scores",
     "count_nonzero",
     "decompose",

@@ -1,6 +1,6 @@
 """The global choice of ranks: every layer's components compete for one share of the estimated loss increase.
 
-Host only: singular values are small vectors, and the caller brings them over.
+The scores lie on the host: singular values are small vectors, and the caller brings them over.
 """
 
 import math
@@ -10,7 +10,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..backend import array_module
 from ..errors import ConfigError, DivergenceError, ShapeError
+from .decompose import Decomposition
 
 RANK_RULES = ("importance", "flat")
 """Ranks from the global threshold, or the same cap for every layer."""
@@ -99,6 +101,28 @@ def allocate_ranks(
         kept = int(mine[:n_kept].sum()) if rule == "importance" else len(c)
         decisions.append(_decision(layer, c, cumulative[mine], kept, cap))
     return decisions
+
+
+def best_first(parts: Decomposition, scores: HostVector) -> Decomposition:
+    """Return the decomposition with its components by falling score, equal ones in their order.
+
+    Math:   U diag(s) Vᵀ is the same matrix for any order; with scores k · imp · s² nothing moves. Otherwise s falls no
+            more, and the first r components are not the best approximation at rank r but the one that costs least.
+    Shapes: scores (q,) on the host.
+    Raises: ShapeError for another number of scores.
+    """
+    if scores.shape != (parts.size,):
+        raise ShapeError(
+            "best_first",
+            expected=f"scores ({parts.size},), one for each component",
+            received=f"shape {scores.shape}",
+            next_step="Score the components of this decomposition.",
+        )
+    order = np.argsort(-scores, kind="stable")
+    if (order == np.arange(parts.size)).all():
+        return parts
+    chosen = array_module(parts.s).asarray(order)
+    return Decomposition(parts.U[:, chosen], parts.s[chosen], parts.Vt[chosen])
 
 
 def _decision(layer: str, c: HostVector, shares: HostVector, kept: int, cap: int) -> RankDecision:

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from .. import lowrank
 from ..backend import Device, Streams, to_host
-from ..curvature import batch_gradient_importance
 from ..errors import ConfigError
 from ..layers import Sequential, perturb
 from ..losses import CrossEntropy
@@ -20,6 +21,7 @@ from ..lowrank import Decomposition, RankDecision
 from ..training import Hooks, Penalty, PhasePlan, exponential_gamma, make_optimizer, train_phase
 from ..typing import Params
 from .base import MethodTask
+from .importance import Importance, importances
 from .networks import HEAD, PerturbedNetworks, RankChoice
 from .settings import HalrpSettings
 
@@ -59,13 +61,12 @@ class Halrp(PerturbedNetworks):
             self.base = self.train_base(task, hooks)
             return
         free = self.warm_up(task, hooks)
-        importance = self.importance(free, task)
         scalings, residuals = self.fit_scalings(free)
-        decisions = self.allocate_ranks(residuals, importance)
-        start = self.perturbation(free, scalings, residuals, decisions)
+        importance = self.importance(free, residuals, task)
+        choice = self.choose_ranks(residuals, importance)
+        start = self.perturbation(free, scalings, self.best_first(residuals, importance), choice.decisions)
         self.tasks.append(self.train_perturbation(start, task, hooks))
-        spectra = {name: to_host(parts.s) for name, parts in residuals.items()}
-        self.choices.append(RankChoice(decisions, importance, spectra))
+        self.choices.append(choice)
         self.prune(hooks)
 
     def train_base(self, task: MethodTask, hooks: Hooks) -> Params:
@@ -80,18 +81,6 @@ class Halrp(PerturbedNetworks):
         start = {**self.base, **self.fresh_head(model, task.position)}
         return self.train("warm-up", self.settings.warmup_epochs, model, start, {}, task, hooks)
 
-    def importance(self, free: Params, task: MethodTask) -> dict[str, float]:
-        """How much the loss minds a change of each layer at F, on the validation images."""
-        return batch_gradient_importance(
-            self.build(task.classes),
-            free,
-            task.validation,
-            self.layers(),
-            loss=CrossEntropy(),
-            batch=self.settings.batch_size,
-            reduction=self.settings.importance,
-        )
-
     def fit_scalings(self, free: Params) -> tuple[Params, dict[str, Decomposition]]:
         """R and S of every layer by least squares, and the singular value decomposition of what they leave."""
         scalings: Params = {}
@@ -104,19 +93,45 @@ class Halrp(PerturbedNetworks):
             residuals[name] = lowrank.decompose(lowrank.window_mean(lowrank.residual(W, F, R, S)))
         return scalings, residuals
 
-    def allocate_ranks(self, residuals: dict[str, Decomposition], importance: dict[str, float]) -> list[RankDecision]:
-        """Share the ranks out over all layers by importance times discarded squared singular values."""
-        scores = {
-            name: lowrank.component_scores(to_host(parts.s), self.window(name), importance[name])
-            for name, parts in residuals.items()
-        }
+    def importance(self, free: Params, residuals: dict[str, Decomposition], task: MethodTask) -> dict[str, Importance]:
+        """How much the loss minds a change of each layer at F, on the validation images; others to compare with."""
+        return importances(
+            self.settings,
+            self.build(task.classes),
+            free,
+            residuals,
+            {name: self.window(name) for name in residuals},
+            task.validation,
+            self.streams.generator("probe", task.position),
+        )
+
+    def choose_ranks(self, residuals: dict[str, Decomposition], importance: dict[str, Importance]) -> RankChoice:
+        """The ranks by the chosen importance, and those that each other one would have chosen."""
+        decisions = {name: self.allocate_ranks(found) for name, found in importance.items()}
+        chosen = self.settings.importance
+        return RankChoice(
+            decisions[chosen],
+            importance[chosen].layers,
+            {name: to_host(parts.s) for name, parts in residuals.items()},
+            {name: {decision.layer: decision.rank for decision in found} for name, found in decisions.items()},
+        )
+
+    def allocate_ranks(self, importance: Importance) -> list[RankDecision]:
+        """Share the ranks out over all layers by the cost of dropping each component, the cheapest dropped."""
         return lowrank.allocate_ranks(
-            scores,
+            {name: np.sort(scores)[::-1] for name, scores in importance.scores.items()},
             share=self.settings.rank_share,
             cap=self.settings.rank_cap,
             rule=self.settings.rank_rule,
             at_full_share=self.settings.full_share,
         )
+
+    def best_first(
+        self, residuals: dict[str, Decomposition], importance: dict[str, Importance]
+    ) -> dict[str, Decomposition]:
+        """The components of each layer by falling score, so that the first ones are those to keep."""
+        scores = importance[self.settings.importance].scores
+        return {name: lowrank.best_first(parts, scores[name]) for name, parts in residuals.items()}
 
     def perturbation(
         self, free: Params, scalings: Params, residuals: dict[str, Decomposition], decisions: list[RankDecision]

@@ -16,6 +16,7 @@ from ..layers import Conv2d, Sequential, decomposed_layers, merged_params, pertu
 from ..lowrank import Factors, RankDecision, TaskSize
 from ..typing import Params
 from .base import HostArrays, MethodTask
+from .importance import IMPORTANCES
 
 HEAD = "head"
 FACTORS = ("A", "B")
@@ -28,6 +29,8 @@ class RankChoice:
     decisions: list[RankDecision]
     importance: dict[str, float]
     spectra: dict[str, np.ndarray[Any, Any]]
+    alternatives: dict[str, dict[str, int]]
+    """The ranks by every importance that was measured, the chosen one's among them: name, then layer."""
 
 
 class PerturbedNetworks:
@@ -113,9 +116,14 @@ class PerturbedNetworks:
         return [sum(int(value.nbytes) for value in self.base.values()), *tasks]
 
     def rank_rows(self) -> list[dict[str, Any]]:
-        """One row a task and layer: rank, importance and the reason for the decision."""
+        """One row a task and layer: rank, importance, the reason for the decision, and the rank by each importance."""
         return [
-            {"task": position, **dataclasses.asdict(decision), "importance": choice.importance[decision.layer]}
+            {
+                "task": position,
+                **dataclasses.asdict(decision),
+                "importance": choice.importance[decision.layer],
+                **{rank_column(name): choice.alternatives.get(name, {}).get(decision.layer) for name in IMPORTANCES},
+            }
             for position, choice in enumerate(self.choices, start=1)
             for decision in choice.decisions
         ]
@@ -128,7 +136,11 @@ class PerturbedNetworks:
         for position, choice in enumerate(self.choices, start=1):
             arrays.update({f"spectrum/{position}/{name}": values for name, values in choice.spectra.items()})
         choices = [
-            {"decisions": [dataclasses.asdict(d) for d in choice.decisions], "importance": choice.importance}
+            {
+                "decisions": [dataclasses.asdict(d) for d in choice.decisions],
+                "importance": choice.importance,
+                "alternatives": choice.alternatives,
+            }
             for choice in self.choices
         ]
         return arrays, {"classes": self.classes, "tasks": len(self.tasks), "choices": choices}
@@ -143,6 +155,7 @@ class PerturbedNetworks:
                 [RankDecision(**decision) for decision in choice["decisions"]],
                 dict(choice["importance"]),
                 _below(arrays, f"spectrum/{position}/"),
+                dict(choice["alternatives"]),
             )
             for position, choice in enumerate(meta["choices"], start=1)
         ]
@@ -154,6 +167,11 @@ class PerturbedNetworks:
         for name in {name.partition("#")[0] for name in found if "#" in name}:
             own[name] = lowrank.unpack_sparse(_below(found, f"{name}#"))
         return {name: self.device.to_device(value) for name, value in own.items()}
+
+
+def rank_column(importance: str) -> str:
+    """The column of ranks.csv with the ranks that this importance would choose."""
+    return f"rank_{importance.replace('-', '_')}"
 
 
 def _packed(prefix: str, own: Params) -> HostArrays:

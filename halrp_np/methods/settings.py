@@ -31,7 +31,22 @@ class HalrpSettings:
     weight_decay: float = setting(1e-3, "λ of the ½‖·‖² penalty on base weights, then on R, S, A, B", min=0.0)
     scaling_centre: float = setting(1.0, "the value that the penalty pulls R and S towards")
     l1: float = setting(1e-6, "λ of the |·|₁ penalty on A and B", min=0.0)
-    importance: Literal["sum", "mean"] = setting("sum", "reduction of the squared gradient over a layer's entries")
+    importance: Literal[
+        "official",
+        "batch-gradient",
+        "fisher",
+        "hessian-frobenius",
+        "hessian-trace",
+        "hessian-top",
+        "directional",
+    ] = setting(
+        "batch-gradient", "how much the loss minds: squared gradients, curvature, or the cost of each component"
+    )
+    importance_images: int = setting(128, "first validation images for fisher, hessian-* and directional", min=1)
+    importance_products: int = setting(
+        24, "Hessian products for each estimate, where batch statistics or memory forbid exact values", min=4
+    )
+    compare_importances: bool = setting(True, "record in ranks.csv what each importance would have chosen")
     s_fit: Literal["least-squares", "official"] = setting("least-squares", "column scaling given the row scaling")
     rank_rule: Literal["importance", "flat"] = setting("importance", "global allocation, or rank_cap everywhere")
     rank_share: float = setting(0.9, "share α of all weighted squared singular values to keep", min=0.0)
@@ -62,13 +77,17 @@ PRESETS: dict[str, Preset] = {
         "gamma_rule": "released",
         "gradient_scale": 10.0,
         "scaling_centre": 0.0,
-        "importance": "mean",
+        "importance": "official",
         "s_fit": "official",
         "prune_solve": "released",
         "prune_floor_first": False,
     },
+    "hessian": {"importance": "directional"},
 }
-"""`paper`: the formulas as intended. `official`: what the released code computes, a switch for each difference."""
+"""`paper`: the formulas as intended. `official`: what the released code computes, a switch for each difference.
+
+`hessian`: `paper`, with the exact curvature in place of squared gradients.
+"""
 
 PRESET_NOTES: dict[str, str] = {
     "gamma_rule": "the released schedule divides 50000 images by the number of tasks, whatever the benchmark",
@@ -79,4 +98,4 @@ PRESET_NOTES: dict[str, str] = {
     "prune_solve": "the released fraction ignores what cannot be pruned, so growth ends above the budget",
     "prune_floor_first": "the released code skips the absolute floor while growth is within the budget",
 }
-"""For each switch in which the presets differ, one line on why."""
+"""For each switch in which `paper` and `official` differ, one line on why."""

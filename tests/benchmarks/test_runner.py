@@ -271,7 +271,7 @@ def test_layers_of_the_configuration() -> None:
     for key, value in BENCHMARKS["pmnist"].defaults.items():
         assert getattr(plain, key) == value
     official = resolve_config(("cli", {"preset": "official", "gradient_scale": 3.0}))
-    assert (official.importance, official.s_fit, official.gradient_scale) == ("mean", "official", 3.0)
+    assert (official.importance, official.s_fit, official.gradient_scale) == ("official", "official", 3.0)
     quick = resolve_config(("cli", {"tasks": 2}), quick=True)
     assert (quick.tasks, quick.epochs, quick.train_images) == (2, QUICK["epochs"], QUICK["train_images"])
     assert quick.tasks_to_learn == 2

@@ -40,7 +40,7 @@ def matrix(name: str, mode: str = "eval") -> np.ndarray:
     subject = fresh_subject("small", batch=8)
     point = (subject.model, subject.params, subject.loss, subject.data)
     operator = curvature.HessianOperator(*point, names=[name], mode=halrp_np.layers.Mode(train=mode == "train"))
-    return np.asarray(curvature.dense(operator))
+    return np.asarray(curvature.dense_matrix(operator))
 
 
 def cells(output: str) -> dict[str, list[str]]:

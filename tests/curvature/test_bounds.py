@@ -9,7 +9,7 @@ import pytest
 from cases import Params, nested
 from curvature.problems import PROBLEMS, Problem, Spy, Walks
 from halrp_np.backend import Device
-from halrp_np.curvature import BoundRow, HessianOperator, bound_report, dense
+from halrp_np.curvature import BoundRow, HessianOperator, bound_report, dense_matrix
 from halrp_np.curvature.bounds import verdict
 from halrp_np.curvature.truncation import Truncation, split
 from halrp_np.errors import ConfigError, DivergenceError, ShapeError
@@ -83,7 +83,9 @@ def test_every_number_against_dense_matrices_and_direct_evaluation(problem: Prob
     for layer in layers:
         name = f"{layer}.weight"
         W = params[name]
-        H = dense(HessianOperator(problem.model, params, problem.loss, (x, targets), names=[name], mode=problem.mode()))
+        H = dense_matrix(
+            HessianOperator(problem.model, params, problem.loss, (x, targets), names=[name], mode=problem.mode())
+        )
         g, (value, branches) = problem.gradient(params, x, targets, [name]), along(W, name)
         mine = [row for row in rows if row.layer == layer]
         assert [row.rank for row in mine] == list(range(min(W.shape[:2]) + 1))
@@ -185,7 +187,7 @@ def softmax_regression() -> tuple[Problem, Params, Any, Any]:
     params = {"fc.weight": np.zeros((3, 4)), "fc.bias": np.zeros(3)}
     for _ in range(20):
         op = HessianOperator(problem.model, params, problem.loss, (x, targets))
-        step = op.unflatten(np.linalg.solve(dense(op) + 1e-10 * np.eye(15), -op.gradient()))
+        step = op.unflatten(np.linalg.solve(dense_matrix(op) + 1e-10 * np.eye(15), -op.gradient()))
         params = {name: value + step[name] for name, value in params.items()}
     return problem, params, x, targets
 
@@ -204,7 +206,7 @@ def test_at_the_minimum_of_a_smooth_loss_the_bound_holds_at_every_rank() -> None
 def test_at_the_minimum_a_small_delta_is_as_tight_as_its_direction_says() -> None:
     """Along the top eigenvector the spectral bound is reached, and the Frobenius bound to λ_max/‖H‖_F."""
     problem, params, x, targets = softmax_regression()
-    H = dense(HessianOperator(problem.model, params, problem.loss, (x, targets), names=["fc.weight"]))
+    H = dense_matrix(HessianOperator(problem.model, params, problem.loss, (x, targets), names=["fc.weight"]))
     values, vectors = np.linalg.eigh(H)
     for number, size in ((-1, 1e-3), (-3, 1e-3)):
         E = size * vectors[:, number].reshape(3, 4)

@@ -8,7 +8,7 @@ from scipy.sparse.linalg import aslinearoperator
 
 from curvature.spectra import Counted, OnDevice, matrix
 from halrp_np.backend import to_host
-from halrp_np.curvature.dense import BLOCK, LARGEST, dense
+from halrp_np.curvature.dense import BLOCK, LARGEST, dense_matrix
 from halrp_np.errors import ConfigError, ShapeError
 
 
@@ -16,7 +16,7 @@ from halrp_np.errors import ConfigError, ShapeError
 def test_it_is_the_matrix(size: int, dtype: Any, rng: np.random.Generator) -> None:
     """Not symmetric on purpose: a transposed result would not pass."""
     op = Counted(rng.normal(size=(size, size)).astype(dtype))
-    found = dense(op)
+    found = dense_matrix(op)
     assert found.dtype == dtype
     np.testing.assert_array_equal(found, op.A)
     assert (op.products, op.widest) == (size, min(size, BLOCK))
@@ -24,18 +24,18 @@ def test_it_is_the_matrix(size: int, dtype: Any, rng: np.random.Generator) -> No
 
 def test_a_scipy_operator_and_a_plain_matrix(rng: np.random.Generator) -> None:
     A = rng.normal(size=(20, 20))
-    np.testing.assert_array_equal(dense(aslinearoperator(A)), A)
-    np.testing.assert_array_equal(dense(A), A)
+    np.testing.assert_array_equal(dense_matrix(aslinearoperator(A)), A)
+    np.testing.assert_array_equal(dense_matrix(A), A)
 
 
 def test_on_a_device(dtype: Any) -> None:
     op = OnDevice(matrix(np.arange(1.0, 21.0), dtype))
-    np.testing.assert_array_equal(to_host(dense(op)), op.A)
+    np.testing.assert_array_equal(to_host(dense_matrix(op)), op.A)
 
 
 def test_progress_reaches_the_end() -> None:
     told: list[tuple[int, int]] = []
-    dense(Counted(np.eye(37)), progress=lambda done, total: told.append((done, total)))
+    dense_matrix(Counted(np.eye(37)), progress=lambda done, total: told.append((done, total)))
     assert told == [(16, 37), (32, 37), (37, 37)]
 
 
@@ -47,11 +47,11 @@ class Huge:
 
 
 def test_large_ones_are_refused_before_any_product() -> None:
-    with pytest.raises(ConfigError, match=r"^dense: expected .*5000.*5001.*0\.1 GB.*spectral_density"):
-        dense(Huge())
+    with pytest.raises(ConfigError, match=r"^dense_matrix: expected .*5000.*5001.*0\.1 GB.*spectral_density"):
+        dense_matrix(Huge())
 
 
 @pytest.mark.parametrize("A", [np.ones((3, 4)), np.eye(3, dtype=int), np.ones(3), np.ones((0, 0))])
 def test_what_is_no_symmetric_operator_of_floats(A: np.ndarray) -> None:
-    with pytest.raises(ShapeError, match=r"^dense: expected a square operator of floats"):
-        dense(A)
+    with pytest.raises(ShapeError, match=r"^dense_matrix: expected a square operator of floats"):
+        dense_matrix(A)

@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halrp_np.errors import ConfigError, DivergenceError, ShapeError
-from halrp_np.lowrank import RankDecision, allocate_ranks, component_scores
+from halrp_np.lowrank import (
+    Decomposition,
+    RankDecision,
+    allocate_ranks,
+    best_first,
+    component_scores,
+    decompose,
+    initial_factors,
+)
 
 EXAMPLE = {
     "conv": component_scores(np.array([1, 0.5]), 4, 1.0),
@@ -138,6 +146,26 @@ def test_float32_scores_are_summed_in_float64() -> None:
     assert c.dtype == np.float64
     np.testing.assert_array_equal(c, 4.5 * s.astype(np.float64) ** 2)
     assert s.dtype == np.float32
+
+
+def test_best_first_sorts_the_components_and_keeps_the_matrix(dtype: type) -> None:
+    parts = decompose(np.random.default_rng(0).normal(size=(5, 4)).astype(dtype))
+    sorted_ = best_first(parts, np.array([0.5, 2.0, 0.0, 2.0]))
+    for found, expected in ((sorted_.U.T, parts.U.T), (sorted_.s, parts.s), (sorted_.Vt, parts.Vt)):
+        np.testing.assert_array_equal(found, expected[[1, 3, 0, 2]])
+        assert found.dtype == dtype
+    product = sorted_.U * sorted_.s @ sorted_.Vt
+    np.testing.assert_allclose(product, parts.U * parts.s @ parts.Vt, atol=1e-14 if dtype is np.float64 else 1e-6)
+    A, B = initial_factors(sorted_, 1)
+    np.testing.assert_allclose(B @ A, parts.s[1] * np.outer(parts.U[:, 1], parts.Vt[1]), rtol=1e-5, atol=1e-7)
+
+
+def test_best_first_moves_nothing_when_scores_fall_with_the_singular_values() -> None:
+    parts = Decomposition(np.eye(3), np.array([2.0, 1.0, 1.0]), np.eye(3))
+    for importance in (3.0, 0.0):
+        assert best_first(parts, component_scores(parts.s, 4, importance)) is parts
+    with pytest.raises(ShapeError, match=r"best_first: expected scores \(3,\), one for each component"):
+        best_first(parts, np.ones(2))
 
 
 def test_wrong_values_are_refused() -> None:

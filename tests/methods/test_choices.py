@@ -4,7 +4,7 @@ import typing
 
 from halrp_np.benchmarks import BENCHMARKS, RunConfig
 from halrp_np.lowrank import COLUMN_RULES, FULL_SHARE_RULES, PRUNE_RULES, RANK_RULES, SOLVES
-from halrp_np.methods import METHODS, PRESETS
+from halrp_np.methods import IMPORTANCES, METHODS, PRESETS
 from halrp_np.models import MODELS
 
 OFFERED = typing.get_type_hints(RunConfig)
@@ -12,6 +12,7 @@ OFFERED = typing.get_type_hints(RunConfig)
 
 def test_every_choice_has_its_meaning_and_every_meaning_is_offered() -> None:
     meant = {
+        "importance": IMPORTANCES,
         "s_fit": COLUMN_RULES,
         "rank_rule": RANK_RULES,
         "full_share": FULL_SHARE_RULES,

@@ -19,6 +19,7 @@ def test_the_presets_differ_exactly_in_the_switches_that_have_a_note() -> None:
     different = {name for name in DEFAULTS if getattr(paper, name) != getattr(official, name)}
     assert different == set(PRESET_NOTES) == set(PRESETS["official"])
     assert PRESETS["paper"] == {}
+    assert set(PRESETS["hessian"]) == {"importance"}
     assert all(len(note) > 40 and note[0].islower() for note in PRESET_NOTES.values())
 
 
@@ -40,7 +41,7 @@ def test_the_official_switches_are_the_released_ones() -> None:
         "gamma_rule": "released",
         "gradient_scale": 10.0,
         "scaling_centre": 0.0,
-        "importance": "mean",
+        "importance": "official",
         "s_fit": "official",
         "prune_solve": "released",
         "prune_floor_first": False,
