@@ -84,9 +84,10 @@ def pool_cases(x: tuple[int, ...], kernel: int, stride: int) -> list[Case]:
     ]
 
 
-def relu_backward_case(shape: tuple[int, ...]) -> Case:
-    """An output with many zeros, and a gradient."""
-    return Case("relu_backward", f"{shape}", lambda rng, dtype: (*whole(shape)(rng, dtype), *normal(shape)(rng, dtype)))
+def relu_backward_case(shape: tuple[int, ...], tangents: int = 0) -> Case:
+    """An output with many zeros, and a gradient, or several before the batch axis."""
+    wide = (*shape[:-1], tangents, shape[-1]) if tangents else shape
+    return Case("relu_backward", f"{wide}", lambda rng, dtype: (*whole(shape)(rng, dtype), *normal(wide)(rng, dtype)))
 
 
 def softmax_case(classes: int, samples: int, kind: Any) -> Case:
@@ -139,7 +140,7 @@ CASES: list[Case] = [
     *conv_cases((4, 5, 5, 16), (6, 4, 1, 1), 2, 0),
     *(case for shape in [(3, 6), (5, 40), (2, 3001)] for case in batchnorm_cases(*shape)),
     *(Case("relu", f"{shape}", whole(shape)) for shape in [(1,), (7, 33), (2, 3, 4, 17)]),
-    *(relu_backward_case(shape) for shape in [(9,), (3, 2, 5, 7)]),
+    *(relu_backward_case(*shape) for shape in [((9,),), ((3, 2, 5, 7),), ((4, 17), 1), ((2, 3, 2, 5), 6)]),
     *pool_cases((2, 8, 8, 17), 2, 2),
     *pool_cases((1, 7, 9, 40), 3, 2),  # windows overlap
     *pool_cases((3, 8, 9, 1), 2, 3),  # pixels between windows

@@ -1,6 +1,7 @@
 """Where a run goes that names no folder, what is said when disk or memory end it, and how `show` takes damage."""
 
 import errno
+import csv
 import json
 import os
 import re
@@ -181,6 +182,20 @@ def test_costs_are_shown_as_far_as_they_are_known(invoke: Invoke, run_folder: Pa
     assert re.search(r"time, learning and evaluating +1 h 06 min\n", result.stdout)
     assert re.search(r"memory at its peak +346 MB\n", result.stdout)
     assert re.search(r"tasks whose time is not known +1\n", result.stdout)
+
+
+def test_the_ranks_of_every_importance_are_shown(invoke: Invoke, run_folder: Path) -> None:
+    """As ranks.csv has them; a run that did not compare them shows the chosen ones alone."""
+    shown = invoke("show", run_folder).stdout.split("Ranks that each importance would choose\n")[1]
+    names = "official batch-gradient fisher hessian-frobenius hessian-trace hessian-top directional".split()
+    assert shown.splitlines()[0].split() == ["task", "layer", *names]
+    header, *rows = csv.reader((run_folder / "ranks.csv").read_text().splitlines())
+    at = [header.index(f"rank_{name.replace('-', '_')}") for name in names]
+    expected = [[row[0], row[1], *(row[column] for column in at)] for row in rows]
+    assert [line.split() for line in shown.splitlines()[2 : 2 + len(rows)]] == expected
+    alone = [[value if column not in at[1:] else "" for column, value in enumerate(row)] for row in rows]
+    (run_folder / "ranks.csv").write_text("\n".join(",".join(row) for row in [header, *alone]) + "\n")
+    assert "each importance" not in invoke("show", run_folder).stdout
 
 
 def test_what_show_does_not_know_it_says(invoke: Invoke, run_folder: Path) -> None:
