@@ -24,9 +24,6 @@ KINDS = {
     "symmetry": "symmetry of the Hessian, uᵀHv = vᵀHu",
 }
 
-ROOM = 90
-"""The width of a terminal from which the bound's table has all its columns."""
-
 
 def ranks_of(ctx: click.Context, param: click.Parameter, value: str | None) -> str | tuple[int, ...] | None:
     """`all`, or whole numbers with commas between; the layers say which they have."""
@@ -45,7 +42,7 @@ def ranks_of(ctx: click.Context, param: click.Parameter, value: str | None) -> s
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output, nothing else there.")
 @click.option("--plot", "picture", metavar="FILE", help="Draw it, too: .png, .svg or .pdf.")
 def check_command(kind: str, as_json: bool, picture: str | None, **flags: Any) -> int:
-    """Check derivatives in float64; exit code 1 when one of them is wrong.
+    """Check derivatives in float64; exit code 1 when one of them is wrong, or could not be checked.
 
     \b
     grad      the gradient against central differences of the loss
@@ -56,15 +53,27 @@ def check_command(kind: str, as_json: bool, picture: str | None, **flags: Any) -
     refuse(kind, picture, flags["ranks"])
     subject, note = open_subject(WHERE, flags)
     results, rows = (bound_results if kind == "bound" else results_of)(kind, subject, flags)
-    if picture is not None and kind == "bound":
-        halrp_np.reports.bounds(rows, picture)
-    elif picture is not None:
-        halrp_np.reports.ladders(results, picture)
     if as_json:
         say_json("check", content(kind, subject, flags, results, rows))
     else:
-        show(kind, subject, flags, note, results, rows, picture)
+        show(kind, subject, flags, note, results, rows)
+    if picture is not None:
+        draw(picture, results, rows, quiet=as_json)
+    if not as_json:
+        conclude(results)
     return 0 if all(result.passed for result in results) else 1
+
+
+def draw(picture: str, results: Sequence[Any], rows: Sequence[Any], *, quiet: bool) -> None:
+    """The picture, after everything else: a full disk takes no result with it."""
+    from .screen import open_console, say
+
+    if rows:
+        halrp_np.reports.bounds(rows, picture)
+    else:
+        halrp_np.reports.ladders(results, picture)
+    if not quiet:
+        say(open_console(), f"drawn in {picture}", whole=True)
 
 
 def refuse(kind: str, picture: str | None, ranks: object) -> None:
@@ -104,7 +113,7 @@ def bound_results(kind: str, subject: Any, flags: dict[str, Any]) -> tuple[Seque
         generator = streams.generator("bounds")
         rows = curvature.bound_report(*point, **common, ranks=flags["ranks"], generator=generator, progress=progress)
     with waiting("checking bound") as progress:
-        return curvature.check_bound(*point, **common, generator=streams.generator("check"), progress=progress), rows
+        return curvature.check_bound(*point, **common, seed=flags["seed"], progress=progress), rows
 
 
 def content(kind: str, subject: Any, flags: dict[str, Any], results: Sequence[Any], rows: Sequence[Any]) -> Any:
@@ -126,9 +135,8 @@ def show(
     note: str,
     results: Sequence[Any],
     rows: Sequence[Any],
-    picture: str | None,
 ) -> None:
-    """The tables, the notes, and how it ended."""
+    """The tables and the notes."""
     from .screen import LOUD, open_console, say
 
     console = open_console()
@@ -141,11 +149,17 @@ def show(
     for result in results:
         if result.note:
             say(console, f"{result.name}: {result.note}", None if result.passed else LOUD)
-    if picture is not None:
-        say(console, f"drawn in {picture}", whole=True)
+
+
+def conclude(results: Sequence[Any]) -> None:
+    """The last line: how it ended."""
+    from .screen import LOUD, open_console, say
+
     failed = [result.name for result in results if not result.passed]
-    count = f"{len(failed)} of {len(results)} checks failed: {', '.join(failed)}"
-    say(console, count if failed else f"all {len(results)} checks passed", LOUD if failed else None)
+    checks = "1 check" if len(results) == 1 else f"{len(results)} checks"
+    count = f"{len(failed)} of {checks} failed: {', '.join(failed)}"
+    passed = f"all {checks} passed" if len(results) > 1 else f"{checks} passed"
+    say(open_console(), count if failed else passed, LOUD if failed else None)
 
 
 def show_results(console: Console, kind: str, results: Sequence[Any]) -> None:
@@ -169,17 +183,15 @@ def show_rows(console: Console, rows: Sequence[Any]) -> None:
     """A table for each layer with a line for each rank, and under it what its verdicts mean in full."""
     from .screen import say, say_table
 
-    columns = ["rank", "measured", "gᵀΔ", "½ΔᵀHΔ", "½‖H‖₂‖Δ‖²", "½‖H‖_F‖Δ‖²", "verdict", "tight", "kinks"]
-    shown = len(columns) if console.width >= ROOM else -2
+    columns = ("rank", "measured", "gᵀΔ", "½ΔᵀHΔ", "½‖H‖₂‖Δ‖²", "½‖H‖_F‖Δ‖²", "verdict", "tight", "kinks")
     for layer in dict.fromkeys(row.layer for row in rows):
         own = [row for row in rows if row.layer == layer]
-        title = f"{layer}, truncated to a rank of {own[0].size}: change of the loss, second-order terms and bounds"
-        say_table(console, title, columns[:shown], [cells(row)[:shown] for row in own], words=("verdict",))
+        title = f"{layer}, of full rank {own[0].size}, cut to lower ranks: change of the loss, its terms and bounds"
+        say_table(console, title, columns, [cells(row) for row in own], words=("verdict",))
         for verdict in dict.fromkeys(row.verdict for row in own if first_word(row.verdict) != row.verdict):
             ranks = [str(row.rank) for row in own if row.verdict == verdict]
             say(console, f"rank {', '.join(ranks)}: {verdict}")
-    if shown > 0:
-        say(console, "\ntight: |measured| over the last bound; kinks: share of ReLU and pool branches that changed")
+    say(console, "\ntight: |measured| over the last bound; kinks: share of ReLU and pool branches that changed")
 
 
 def cells(row: Any) -> list[object]:

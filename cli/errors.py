@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import io
 import os
 import re
 import shlex
@@ -55,6 +56,7 @@ def resume_line(folder: str | os.PathLike[str]) -> str:
 
 def guarded(call: Callable[[], Any]) -> int:
     """Run a command line and return its exit code, whatever happens."""
+    sys.stdout = sys.stdout or io.StringIO()  # the caller has closed it: nobody listens
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a letter that the terminal's encoding lacks is no reason to fail
             stream.reconfigure(errors="replace")

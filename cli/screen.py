@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -45,13 +46,21 @@ def say_table(
 ) -> None:
     """A title and a table; columns named in `words` are left-aligned and may wrap, the others hold numbers."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in columns:
+    lines = [[str(cell) for cell in row] for row in rows]
+    needed = 0
+    for number, column in enumerate(columns):
         wordy = column in words
-        table.add_column(column, justify="left" if wordy else "right", no_wrap=not wordy, overflow="fold")
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        cells = [column, *(line[number] for line in lines)]
+        least = max(cell_len(part) for cell in cells for part in (cell.split() if wordy else [cell]) or [""])
+        table.add_column(column, justify="left" if wordy else "right", no_wrap=not wordy, min_width=least)
+        needed += least + 2
+    for line in lines:
+        table.add_row(*line)
     say(console, f"\n{title}", HEAD)
+    width = console.width
+    console.width = max(width, needed)  # beyond the edge, if it must: a number that is cut is another number
     console.print(table)
+    console.width = width
 
 
 def memory(size: float) -> str:

@@ -24,24 +24,29 @@ PRODUCTS = 30
 @click.option("--steps", metavar="N", default="30", callback=whole(1), help="Products each.  [default: 30]")
 @click.option("--dtype", metavar="float32|float64", default="float32", callback=one_of(*DTYPES), help=DTYPE)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output, nothing else there.")
-@click.option("--plot", "picture", metavar="FILE", default="spectrum.png", help="Picture.  [default: spectrum.png]")
-def spectrum_command(probes: int, steps: int, dtype: str, as_json: bool, picture: str, **flags: Any) -> None:
+@click.option("--plot", "picture", metavar="FILE", help="Picture.  [default: spectrum.png; with --json none]")
+def spectrum_command(probes: int, steps: int, dtype: str, as_json: bool, picture: str | None, **flags: Any) -> None:
     """Draw the density of the eigenvalues of each layer's weight Hessian.
 
     It is estimated from products with the Hessian, by stochastic Lanczos quadrature.
     """
-    halrp_np.reports.check_picture_path(picture)
+    picture = picture or (None if as_json else "spectrum.png")
+    if picture is not None:
+        halrp_np.reports.check_picture_path(picture)
     subject, note = open_subject(WHERE, flags, dtype)
     names = chosen(WHERE, subject.model, flags["layers"], ("weight",))
     if not as_json:
         announce(subject, flags, note, dtype, len(names), probes, steps)
     rows = rows_of(subject, names, flags, probes, steps)
-    halrp_np.reports.spectra({row["name"]: row["density"] for row in rows}, picture)
     if as_json:
         layers = [document_of(row) for row in rows]
         say_json("spectrum", {**described(subject, flags), "dtype": dtype, "plot": picture, "layers": layers})
     else:
-        show(rows, picture)
+        show(rows)
+    if picture is not None:
+        halrp_np.reports.spectra({row["name"]: row["density"] for row in rows}, picture)
+        if not as_json:
+            drawn(picture)
 
 
 def announce(subject: Any, flags: dict[str, Any], note: str, dtype: str, layers: int, probes: int, steps: int) -> None:
@@ -74,7 +79,7 @@ def rows_of(subject: Any, names: Sequence[str], flags: dict[str, Any], probes: i
             trace, square = curvature.trace_and_frobenius(
                 operator, products=PRODUCTS, generator=generator, progress=told
             )
-            row = {"name": name, "density": density, "trace": trace, "frobenius_norm": curvature.root(square)}
+            row = {"name": name, "density": density, "trace": trace, "frobenius_norm": curvature.square_root(square)}
             rows.append({**row, "parameters": operator.shape[0], "products": density.products + trace.products})
     return rows
 
@@ -84,8 +89,15 @@ def within(bar: Told | None, before: int, whole: int) -> Told | None:
     return None if bar is None else lambda done, total: bar(before + done, whole)
 
 
-def show(rows: Sequence[dict[str, Any]], picture: str) -> None:
-    """The table, and where the picture is."""
+def drawn(picture: str) -> None:
+    """Where the picture is."""
+    from .screen import open_console, say
+
+    say(open_console(), f"drawn in {picture}", whole=True)
+
+
+def show(rows: Sequence[dict[str, Any]]) -> None:
+    """The table."""
     from .screen import open_console, say, say_table
 
     columns = ("layer", "parameters", "trace", "‖H‖_F", "smallest", "largest", "products")
@@ -102,7 +114,6 @@ def show(rows: Sequence[dict[str, Any]], picture: str) -> None:
     console = open_console()
     say_table(console, "Eigenvalues of each layer's Hessian", columns, lines, words=("layer",))
     say(console, "±: one standard error; smallest, largest: seen by Lanczos, which approaches them from within")
-    say(console, f"drawn in {picture}", whole=True)
 
 
 def brief(value: float, digits: int) -> str:

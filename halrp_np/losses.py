@@ -15,7 +15,7 @@ def sample_weight(samples: int) -> float:
 class CrossEntropy:
     """Mean over samples of -log softmax(logits)[label].
 
-    Shapes: logits (K, N), labels (N,) integers in 0..K-1.
+    Shapes: logits (C, N), labels (N,) integers in 0..C-1.
     Raises: ShapeError when the batch sizes differ, or labels are no integers.
     """
 
@@ -24,7 +24,7 @@ class CrossEntropy:
         return self.value_and_grad(logits, labels)[0]
 
     def grad(self, logits: Array, labels: Array) -> Array:
-        """∂L/∂logits = (p - e_label)/N, (K, N)."""
+        """∂L/∂logits = (p - e_label)/N, (C, N)."""
         return self.value_and_grad(logits, labels)[1]
 
     def value_and_grad(self, logits: Array, labels: Array) -> tuple[Array, Array]:
@@ -44,7 +44,7 @@ class CrossEntropy:
         return losses.sum() * weight, (probabilities - one_hot) * weight
 
     def hess_vec(self, logits: Array, labels: Array, r: Array) -> Array:
-        """∂²L/∂logits² r of each of K tangents: (p ⊙ r - p ⟨p, r⟩)/N; logits and so labels are the forward pass's.
+        """∂²L/∂logits² r of each of K tangents: (p ⊙ r - p ⟨p, r⟩)/N, at the logits of the forward pass.
 
         Shapes: r (C, K, N), result (C, K, N).
         """
@@ -59,7 +59,7 @@ class CrossEntropy:
 class SquaredError:
     """Mean over samples of ½ ‖output - target‖².
 
-    Shapes: outputs and targets (K, N).
+    Shapes: outputs and targets (C, N).
     Raises: ShapeError when the shapes differ.
     """
 
@@ -68,7 +68,7 @@ class SquaredError:
         return self.value_and_grad(outputs, targets)[0]
 
     def grad(self, outputs: Array, targets: Array) -> Array:
-        """∂L/∂outputs = (output - target)/N, (K, N)."""
+        """∂L/∂outputs = (output - target)/N, (C, N)."""
         return self.value_and_grad(outputs, targets)[1]
 
     def value_and_grad(self, outputs: Array, targets: Array) -> tuple[Array, Array]:
@@ -99,12 +99,12 @@ Loss = CrossEntropy | SquaredError
 
 
 def _check_batch(where: str, outputs: Array, targets: Array, ndim: int) -> None:
-    """Raise ShapeError unless outputs are (K, N) and targets have `ndim` axes, the last of length N ≥ 1."""
+    """Raise ShapeError unless outputs are (C, N) and targets have `ndim` axes, the last of length N ≥ 1."""
     fits = outputs.ndim == 2 and targets.ndim == ndim and outputs.shape[1] > 0
     if not fits or targets.shape[-1] != outputs.shape[1]:
         raise ShapeError(
             where,
-            expected=f"outputs (K, N) and targets {'(N,)' if ndim == 1 else '(K, N)'}, N ≥ 1",
+            expected=f"outputs (C, N) and targets {'(N,)' if ndim == 1 else '(C, N)'}, N ≥ 1",
             received=f"outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)}",
             next_step="Batch is the last axis; check the labels' length.",
         )

@@ -160,13 +160,13 @@ def test_any_integer_labels(kind: Any, device_name: str, rng: np.random.Generato
 @pytest.mark.parametrize(
     ("loss", "outputs", "targets", "message"),
     [
-        (CrossEntropy(), (4, 7), np.zeros(6, int), r"CrossEntropy: expected .*\(K, N\).*\(4, 7\) and .*\(6,\)"),
+        (CrossEntropy(), (4, 7), np.zeros(6, int), r"CrossEntropy: expected .*\(C, N\).*\(4, 7\) and .*\(6,\)"),
         (CrossEntropy(), (4,), np.zeros(4, int), r"CrossEntropy: .*received outputs \(4,\)"),
         (CrossEntropy(), (4, 0), np.zeros(0, int), r"CrossEntropy: .*N ≥ 1, received outputs \(4, 0\)"),
         (CrossEntropy(), (4, 4), np.zeros((4, 1), int), r"CrossEntropy: .*targets \(N,\).*targets \(4, 1\)"),
         (CrossEntropy(), (4, 7), np.zeros((), int), r"CrossEntropy: .*targets \(\)"),
         (CrossEntropy(), (4, 7), np.zeros(7), r"CrossEntropy: expected integer labels, received dtype float64"),
-        (SquaredError(), (4, 7), np.zeros((4, 6)), r"SquaredError: .*targets \(K, N\).*targets \(4, 6\)"),
+        (SquaredError(), (4, 7), np.zeros((4, 6)), r"SquaredError: .*targets \(C, N\).*targets \(4, 6\)"),
         (SquaredError(), (4, 7), np.zeros((3, 7)), r"SquaredError: expected targets \(4, 7\), received shape \(3, 7\)"),
         (SquaredError(), (4, 7), np.zeros(7), r"SquaredError: .*received outputs \(4, 7\) and targets \(7,\)"),
     ],

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -36,10 +36,10 @@ class Subject:
     """
 
     title: str
-    model: Sequential
-    params: Params
-    loss: Loss
-    data: tuple[Array, Array]
+    model: Sequential = field(repr=False)
+    params: Params = field(repr=False)
+    loss: Loss = field(repr=False)
+    data: tuple[Array, Array] = field(repr=False)
 
 
 def fresh_subject(
@@ -52,7 +52,7 @@ def fresh_subject(
 
     Raises: ConfigError for an unknown name, a batch below 1, or a seed below 0; DeviceError for an absent device.
     """
-    place, streams, kind = Device(device), Streams(_at_least("seed", seed, 0)), np.dtype(dtype)
+    place, streams, kind = Device(device), Streams(_at_least("seed", seed, 0)), _floating(dtype)
     model = build(model_name, IMAGE)(CLASSES)
     draw = streams.generator("constants")
     host = {name: _unlevelled(value, draw) for name, value in model.init(streams.generator("init"), kind).items()}
@@ -82,12 +82,12 @@ def run_subject(
     learned, an unknown split, or more images than there are; DataError for absent data; DeviceError for an absent
     device.
     """
-    trained, (config, protocol) = TrainedRun(folder, device), read_config(RunFolder.open(folder))
-    model, learned = trained.method.network(task)
-    kind = np.dtype(dtype)
+    kind = _floating(dtype)
     if split not in get_args(Split):
         names = " or ".join(get_args(Split))
         raise ConfigError("split", expected=names, received=repr(split), next_step="Choose one of these.")
+    trained, (config, protocol) = TrainedRun(folder, device), read_config(RunFolder.open(folder))
+    model, learned = trained.method.network(task)
     stream = same_stream(config, protocol, RunFolder.open(folder).path, Reporter())
     images: Images = getattr(stream.tasks[task], split)
     if _at_least("batch", batch, 1) > len(images):
@@ -112,6 +112,13 @@ def _unlevelled(value: Array, draw: np.random.Generator) -> Array:
         return value
     spread = value * draw.uniform(0.5, 1.5, value.shape) if value.flat[0] else draw.normal(0.0, 0.2, value.shape)
     return spread.astype(value.dtype)
+
+
+def _floating(name: str) -> Any:
+    """The dtype of that name, if networks can have it."""
+    if name not in ("float32", "float64"):
+        raise ConfigError("dtype", expected="float32 or float64", received=repr(name), next_step="Choose one of these.")
+    return np.dtype(name)
 
 
 def _at_least(name: str, number: int, least: int) -> int:

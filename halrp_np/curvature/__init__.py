@@ -12,7 +12,7 @@ from .estimators import (
     frobenius_squared,
     hutch_pp_trace,
     hutchinson_trace,
-    root,
+    square_root,
     trace_and_frobenius,
 )
 from .finite_difference import CheckResult, Rung, check_gradient, check_hvp, check_symmetry
@@ -47,7 +47,7 @@ __all__ = [
     "hutch_pp_trace",
     "hutchinson_trace",
     "layer_curvatures",
-    "root",
     "spectral_density",
+    "square_root",
     "trace_and_frobenius",
 ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..backend import array_module, to_host
+from ..backend import Streams, array_module, to_host
 from ..layers import EVALUATE, Mode, Sequential
 from ..losses import Loss
 from ..typing import Array, Params
@@ -44,6 +44,7 @@ NOISE = 1e-9
 class _Plan:
     """What is the same for every layer."""
 
+    seed: int
     generator: np.random.Generator
     tolerance: float
     products: int
@@ -57,8 +58,8 @@ def check_bound(
     data: Data,
     *,
     layers: Sequence[str] | None = None,
-    generator: np.random.Generator,
     mode: Mode = EVALUATE,
+    seed: int = 0,
     tolerance: float = TOLERANCE,
     products: int = PRODUCTS,
     memory: int = MEMORY,
@@ -67,7 +68,7 @@ def check_bound(
     """What the bound report rests on, at any point, a minimum or not: one result per linear layer or convolution.
 
     Along Δ, the layer's weight cut to half its rank, ΔᵀHΔ agrees with second differences of the loss; and it is within
-    ½ ‖H‖₂ ‖Δ‖², and that within ½ ‖H‖_F ‖Δ‖², up to what the estimates leave open, whose probes `generator` draws.
+    ½ ‖H‖₂ ‖Δ‖², and that within ½ ‖H‖_F ‖Δ‖², up to what the estimates leave open, whose probes are drawn from `seed`.
     Each step is taken on those samples that stay on one smooth piece, both ways; under batch statistics or dropout on
     all samples, or it does not count.
 
@@ -80,7 +81,7 @@ def check_bound(
     for x, _ in walk(data):
         check_numbers("data", x)
     names = chosen_layers(model, layers, None)
-    plan = _Plan(generator, tolerance, products, memory)
+    plan = _Plan(seed, Streams(seed).generator("probe"), tolerance, products, memory)
     results = []
     for done, name in enumerate(names, start=1):
         cut = Truncation(name, params[f"{name}.weight"])
@@ -95,7 +96,7 @@ def _check(plan: _Plan, name: str, cut: Truncation, above: Above) -> CheckResult
     size = float(cut.delta_squared[rank])
     if size == 0.0:
         note = f"nothing is discarded at rank {rank} of {cut.size}"
-        return CheckResult("bound", name, True, 0.0, 0.0, plan.tolerance, (), 0, 1, note)
+        return CheckResult("bound", name, True, 0.0, 0.0, plan.tolerance, (), plan.seed, 1, note)
     delta, op = next(cut.deltas([rank])), block(above, plan.memory)
     quadratic = _along(op @ delta.reshape(-1), delta)
     norms = spectral_norm(op, plan.generator), frobenius_norm(op, products=plan.products, generator=plan.generator)
@@ -107,7 +108,7 @@ def _check(plan: _Plan, name: str, cut: Truncation, above: Above) -> CheckResult
         part for part in (_ladder_note(ladder, smooth, plan.tolerance), _order_note(quadratic, size, norms)) if part
     )
     passed = best.error <= plan.tolerance and len(smooth) >= SMOOTH_RUNGS and ordered(quadratic, size, norms)
-    return CheckResult("bound", name, passed, best.error, best.h, plan.tolerance, ladder, 0, 1, note)
+    return CheckResult("bound", name, passed, best.error, best.h, plan.tolerance, ladder, plan.seed, 1, note)
 
 
 def ordered(quadratic: float, size: float, norms: tuple[Estimate, Estimate]) -> bool:
@@ -171,6 +172,6 @@ def _ladder_note(ladder: tuple[Rung, ...], smooth: list[Rung], tolerance: float)
 
 def _order_note(quadratic: float, size: float, norms: tuple[Estimate, Estimate]) -> str:
     """The quadratic term and the two bounds, in order if they are."""
-    terms = [0.5 * quadratic, *(0.5 * norm.value * size for norm in norms)]
-    line = "½ΔᵀHΔ {:.2e}, ½‖H‖₂‖Δ‖² {:.2e}, ½‖H‖_F‖Δ‖² {:.2e}".format(*terms)
+    terms = [0.5 * quadratic, *(0.5 * norm.value * size for norm in norms), 0.5 * norms[1].stderr * size]
+    line = "½ΔᵀHΔ {:.2e}, ½‖H‖₂‖Δ‖² {:.2e}, ½‖H‖_F‖Δ‖² {:.2e} ± {:.0e}".format(*terms)
     return line if ordered(quadratic, size, norms) else f"{line} are not in rising order: a norm or a product is wrong"

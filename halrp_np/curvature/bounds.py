@@ -32,6 +32,9 @@ from .truncation import Above, Truncation, chosen_layers
 ROUNDING = 100
 """A measured change is known to this many roundings of the loss: those of a few layers, of one sign in all samples."""
 
+SPECTRAL_PRODUCTS = 2000
+"""The most that a layer's spectral norm may take: some 50 where its eigenvector stands clear of the others."""
+
 SHOWN = 12
 """About how many ranks of a layer are looked at, unless told otherwise."""
 
@@ -40,9 +43,9 @@ SHOWN = 12
 class BoundRow:
     """One layer cut to one rank: what it did to the loss, and what second-order theory says of it.
 
-    `delta_squared` is ‖Δ‖², of which `window_lost` falls to the mean over a convolution's window. `measured` is
-    L(θ + Δ) - L(θ) = `gradient_term` + `quadratic_term` + `remainder`, known to ± `rounding`. The bounds are
-    ½ ‖H‖₂ ‖Δ‖² and ½ ‖H‖_F ‖Δ‖² ± `frobenius_stderr`; `tightness` is |measured| over the latter, and
+    `size` is the full rank. `delta_squared` is ‖Δ‖², of which `window_lost` falls to the mean over a convolution's
+    window. `measured` is L(θ + Δ) - L(θ) = `gradient_term` + `quadratic_term` + `remainder`, known to ± `rounding`. The
+    bounds are ½ ‖H‖₂ ‖Δ‖² and ½ ‖H‖_F ‖Δ‖² ± `frobenius_stderr`; `tightness` is |measured| over the latter, and
     `quadratic_tightness` |½ ΔᵀHΔ| over it (nan where nothing is discarded). `crossed` of `branches` ReLU signs and pool
     choices differ between θ and θ + Δ. `verdict` is explained at the function of that name.
     """
@@ -92,11 +95,11 @@ def bound_report(
     `layers`: linear layers and convolutions by name, all for None. `ranks`: "all" from 0 to q, some whole numbers, or
     None for about a dozen from end to end. What is cut is the layer's weight, or its entry in `residuals` (the part of
     the weight that low-rank factors stand for). `products` go into the Frobenius norm of each layer; the spectral norm
-    takes as many as it needs, and every rank one. `memory` bounds, in bytes, what the products take.
+    takes as many as it needs, at most 2000, and every rank one. `memory` bounds, in bytes, what the products take.
 
     Shapes: residuals as the weights, (J, I) or (J, I, kh, kw).
-    Math:   L(θ + Δ) - L(θ) = ⟨g, Δ⟩ + ½ ΔᵀHΔ + remainder. In evaluation mode the outputs are piecewise linear in one
-            weight: H is positive semi-definite, and on one piece the remainder comes from the loss alone.
+    Math:   L(θ + Δ) - L(θ) = ⟨g, Δ⟩ + ½ ΔᵀHΔ + remainder. With running statistics the outputs are piecewise linear in
+            one weight: H is positive semi-definite, and on one piece the remainder comes from the loss alone.
     Raises: ConfigError for unknown layers, ranks that a layer does not have, or a budget too small; ShapeError for a
             residual that does not fit, or neither float32 nor float64; DivergenceError for NaN or infinity.
     """
@@ -132,8 +135,8 @@ def spectral_norm(op: HessianOperator, generator: np.random.Generator) -> Estima
           √λ_max(H²), whose end stands as clear of the rest whichever sign it has.
     """
     if divisible(op.model, op.mode):
-        return extreme_eigenvalues(op, generator=generator)[0]
-    square = extreme_eigenvalues(_Square(op), generator=generator)[0]
+        return extreme_eigenvalues(op, products=SPECTRAL_PRODUCTS, generator=generator)[0]
+    square = extreme_eigenvalues(_Square(op), products=SPECTRAL_PRODUCTS // 2, generator=generator)[0]
     value = math.sqrt(max(square.value, 0.0))
     return Estimate(value, square.stderr / (2 * value) if value else 0.0, 2 * square.products)
 

@@ -17,9 +17,15 @@ Data: TypeAlias = Batch | Iterable[Batch]
 
 
 class Batches:
-    """The first `samples` of some examples (all of them for None), `size` at a time, the last partial batch kept."""
+    """The first `samples` of some examples (all of them for None), `size` at a time, the last partial batch kept.
+
+    Raises: ConfigError for a size or a number of samples below 1.
+    """
 
     def __init__(self, examples: Examples, size: int, samples: int | None = None) -> None:
+        for name, number in (("size", size), ("samples", samples)):
+            if number is not None and number < 1:
+                raise ConfigError(name, expected="at least 1", received=str(number), next_step=f"Raise {name}.")
         self.examples, self.size = examples, size
         self.samples = len(examples) if samples is None else min(samples, len(examples))
 

@@ -15,7 +15,7 @@ LARGEST = 5000
 """The most rows of an explicit matrix: 200 MB in float64, and a minute of eigenvalues."""
 
 Progress: TypeAlias = Callable[[int, int], None]
-"""Called with the products done and their total, after each block."""
+"""Called now and then with what is done and the total, in products (checks: parameters or layers)."""
 
 
 class SymmetricOperator(Protocol):

@@ -10,10 +10,10 @@ from scipy.linalg import eigh_tridiagonal
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
 from ..backend import to_host
-from ..errors import ConfigError, DivergenceError
+from ..errors import ConfigError
 from ..typing import Array
 from .dense import BLOCK, LARGEST, Progress, SymmetricOperator, dense_matrix, namespace, report
-from .estimators import Estimate, check_budget, estimate, signs
+from .estimators import Estimate, check_budget, check_products, estimate, signs
 
 ENDS = {"largest": (1,), "smallest": (-1,), "both": (1, -1)}
 """The ends of the spectrum, and the side that each lies on."""
@@ -28,7 +28,7 @@ POWER_STEPS = 5
 """Products spent on the size of the operator, which the tolerance is measured by."""
 
 BASIS_BYTES = 2**30
-"""The most memory for Lanczos vectors; more probes than fit run one after the other."""
+"""Lanczos vectors of several probes stay below it; one probe alone, of P x steps numbers, always runs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +103,7 @@ def extreme_eigenvalues(
     check_budget(where, op, "products", products, least=size if small else lanczos, generator=generator)
     if small:
         matrix = to_host(dense_matrix(op, progress=progress)).astype(np.float64)
-        _check_finite(where, matrix)
+        check_products(where, matrix)
         found, spent = np.linalg.eigh((matrix + matrix.T) / 2)[1], size
         images = matrix @ found
     else:
@@ -143,7 +143,7 @@ def spectral_density(
     check_budget(where, op, "points", points, least=32, generator=generator)
     if size <= min(probes * steps, LARGEST):
         matrix = to_host(dense_matrix(op, progress=progress)).astype(np.float64)
-        _check_finite(where, matrix)
+        check_products(where, matrix)
         nodes = np.linalg.eigvalsh((matrix + matrix.T) / 2)[None]
         return _smoothed(nodes, np.full((1, size), 1 / size), size, points, size)
     nodes, weights = np.empty((probes, steps)), np.empty((probes, steps))
@@ -182,7 +182,7 @@ class _Counted(LinearOperator):  # type: ignore[misc]
         self.spent += 1
         v = self.outside(v.reshape(-1))
         product = to_host(self.op @ _to_device(self.op, v)).astype(np.float64)
-        _check_finite(self.where, product)
+        check_products(self.where, product)
         report(self.progress, self.spent, self.most)
         return self.outside(product + self.shift * v)
 
@@ -286,7 +286,7 @@ def _lanczos(
             basis = V[:, : step + 1]
             w = w - (w[:, None] @ basis.transpose(0, 2, 1) @ basis)[:, 0]
         beta[step] = np.sqrt(_row_dots(w, w))
-        _check_finite("spectral_density", alpha[step] + beta[step])
+        check_products("spectral_density", alpha[step] + beta[step])
         scale = np.maximum(scale, np.abs(alpha[step]) + beta[step])
         alive = alive & (beta[step] > negligible * scale)
         factor = np.divide(1.0, beta[step], out=np.zeros(width), where=alive)
@@ -329,14 +329,3 @@ def _mean(where: str, samples: np.ndarray[Any, Any], products: int) -> Estimate:
 def _row_dots(a: Array, b: Array) -> np.ndarray[Any, Any]:
     """Row by row inner products, summed in float64, on the host."""
     return to_host((a * b).sum(axis=1, dtype=np.float64))
-
-
-def _check_finite(where: str, product: np.ndarray[Any, Any]) -> None:
-    """Refuse NaN and infinity before an eigenvalue routine meets them."""
-    if not np.isfinite(product).all():
-        raise DivergenceError(
-            where,
-            expected="products with finite entries only",
-            received="NaN or infinity",
-            next_step="Look for NaN or infinity in the parameters and the data.",
-        )

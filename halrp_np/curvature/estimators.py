@@ -97,7 +97,7 @@ def frobenius_norm(
             √F is too small by about σ²/(8 F^{3/2}) on average, which is second order.
     Raises: as `trace_and_frobenius`.
     """
-    return root(_deflated("frobenius_norm", op, products, generator, progress)[1])
+    return square_root(_deflated("frobenius_norm", op, products, generator, progress)[1])
 
 
 def trace_and_frobenius(
@@ -132,7 +132,8 @@ def directional_curvature(
 
     Shapes: directions (P, K) on the operator's device; result (K,) on the host, float64.
     Math:   vᵀHv.
-    Raises: ShapeError when the directions are not columns of the operator's height.
+    Raises: ShapeError when the directions are not columns of the operator's height; DivergenceError when a product is
+            not finite.
     """
     size = order("directional_curvature", op)
     if len(directions.shape) != 2 or directions.shape[0] != size:
@@ -148,12 +149,13 @@ def directional_curvature(
         V = directions[:, columns]
         values[columns] = _dots(V, op @ V)
         report(progress, columns.stop, count)
+    check_products("directional_curvature", values)
     return values
 
 
-def root(square: Estimate) -> Estimate:
-    """The root of an estimate of a sum of squares, by the delta method (see `frobenius_norm`)."""
-    value = float(np.sqrt(square.value))
+def square_root(square: Estimate) -> Estimate:
+    """The square root of an estimate of a sum of squares, by the delta method (see `frobenius_norm`)."""
+    value = max(square.value, 0.0) ** 0.5
     return Estimate(value, square.stderr / (2 * value) if value else 0.0, square.products)
 
 
@@ -168,6 +170,17 @@ def estimate(where: str, samples: np.ndarray[Any, Any], products: int, known: fl
             next_step="Look for NaN or infinity in the parameters and the data.",
         )
     return Estimate(value, float(samples.std(ddof=1)) / len(samples) ** 0.5, products)
+
+
+def check_products(where: str, values: np.ndarray[Any, Any]) -> None:
+    """Refuse NaN and infinity."""
+    if not np.isfinite(values).all():
+        raise DivergenceError(
+            where,
+            expected="products with finite entries only",
+            received="NaN or infinity",
+            next_step="Look for NaN or infinity in the parameters and the data.",
+        )
 
 
 def signs(op: SymmetricOperator, count: int, generator: np.random.Generator) -> Array:
@@ -186,7 +199,7 @@ def check_budget(
             where,
             expected=f"{name}, a whole number from {least} up",
             received=repr(value),
-            next_step=f"Raise {name}: the error of an estimate falls with its square root.",
+            next_step=f"Pass a larger whole number as {name}.",
         )
     if not isinstance(generator, np.random.Generator):
         raise ConfigError(

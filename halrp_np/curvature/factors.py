@@ -117,7 +117,7 @@ def weight_factors(
         gy = xp.ascontiguousarray(roots[:, k])
         _, gys = model.cotangents(params, cache, gy, input_gradient=False, wanted=names)
         passes.append({name: _entry(gys, name) for name in layers})
-    known = decomposed_layers(model)
+    known = decomposed_layers(model, head="")
     for name in layers:
         a = xp.stack([one.pop(name) for one in passes], axis=-2)  # (J, ..., K, N)
         yield name, _factor(known[name], params[f"{name}.weight"], _entry(cache, name), a)
@@ -125,7 +125,7 @@ def weight_factors(
 
 def factor_bytes(model: Sequential, params: Params, cache: Any, classes: int, layers: Sequence[str]) -> int:
     """The most bytes that `weight_factors` holds at once for `classes` roots of each sample of this cache."""
-    known, cotangents, largest = decomposed_layers(model), 0, 0
+    known, cotangents, largest = decomposed_layers(model, head=""), 0, 0
     for name in layers:
         layer, x, W = known[name], _entry(cache, name), params[f"{name}.weight"]
         own, formed = classes * x.shape[-1] * W.shape[0] * x.itemsize, 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..errors import ConfigError
@@ -30,7 +31,7 @@ class EmpiricalFisherOperator(HessianOperator):
         loss: Loss,
         data: Data,
         *,
-        names: tuple[str, ...] | list[str] | None = None,
+        names: Sequence[str] | None = None,
         mode: Mode = EVALUATE,
         memory: int = MEMORY,
     ) -> None:

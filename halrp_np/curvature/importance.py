@@ -10,6 +10,7 @@ from ..layers import EVALUATE, Sequential
 from ..losses import Loss
 from ..typing import Array, Examples, Params
 from .data import Batches
+from .truncation import chosen_layers
 
 
 def batch_gradient_importance(
@@ -31,8 +32,10 @@ def batch_gradient_importance(
     batches of one sample the sum is the trace of the empirical Fisher matrix, (1/N) Σ_n ‖g_n‖².
 
     Shapes: a host float for each name of `layers`.
+    Raises: ConfigError for a name of no linear layer or convolution.
     Reference: HALRP (arXiv 2311.15161), the empirical Fisher in place of the layer's Hessian.
     """
+    chosen_layers(model, layers, None)
     batches = Batches(examples, batch, samples)
     parts = (_weight_gradients(model, params, part, layers, loss) for part in batches)
     return averaged_square(parts, layers, reduction)
@@ -64,4 +67,4 @@ def _weight_gradients(
     x, labels = batch
     outputs, cache = model.forward(params, x, EVALUATE)
     _, grads = model.backward(params, cache, loss.grad(outputs, labels), input_gradient=False)
-    return labels.shape[0], [grads[f"{name}.weight"] for name in layers]
+    return x.shape[-1], [grads[f"{name}.weight"] for name in layers]

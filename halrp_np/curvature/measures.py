@@ -21,11 +21,12 @@ from ..typing import Array, Examples, Params
 from .data import Batch, Batches
 from .dense import blocks
 from .eigen import spectral_density
-from .estimators import Estimate, directional_curvature, root, trace_and_frobenius
+from .estimators import Estimate, directional_curvature, square_root, trace_and_frobenius
 from .factors import Factor, curvature_roots, factor_bytes, gradient_roots, weight_factors
 from .hessian import HessianOperator
 from .memory import array_sizes, divisible
 from .operator import MEMORY
+from .truncation import chosen_layers
 
 HostVector = np.ndarray[Any, Any]
 
@@ -72,15 +73,17 @@ def layer_curvatures(
     batches of `batch`. `removal` is always exact. Without `norms` neither `frobenius` nor `top` is formed, which do not
     add up over samples and so cost most.
 
-    Raises: DivergenceError when the outputs are not finite.
+    Raises: ConfigError for a residual of no linear layer or convolution; DivergenceError when the outputs are not
+            finite.
     """
+    chosen_layers(model, list(residuals), None)
     data = Batches(examples, batch, samples)
     operator = HessianOperator(model, params, loss, data, memory=memory)
     if not divisible(model, EVALUATE):
         return {name: _by_products(operator, name, parts, products, generator) for name, parts in residuals.items()}
     size, fits = _piece(operator, list(residuals), memory)
     pieces = [
-        _read(operator, piece, residuals, norms and fits, piece[1].shape[0] / data.samples)
+        _read(operator, piece, residuals, norms and fits, piece[0].shape[-1] / data.samples)
         for piece in Batches(examples, size, samples)
     ]
     found = {}
@@ -172,7 +175,7 @@ def _estimated_norms(
     """Trace, Frobenius norm and largest eigenvalue; the last by two Lanczos runs, whose error is not known."""
     trace, square = trace_and_frobenius(block, products=products, generator=generator)
     density = spectral_density(block, probes=2, steps=max(1, products // 2), generator=generator)
-    return trace, root(square), Estimate(float(density.nodes.max()), float("nan"), density.products)
+    return trace, square_root(square), Estimate(float(density.nodes.max()), float("nan"), density.products)
 
 
 def removal_by_products(operator: HessianOperator, name: str, parts: Decomposition) -> HostVector:

@@ -22,6 +22,15 @@ class Budget:
 
     memory: int
 
+    def __post_init__(self) -> None:
+        if isinstance(self.memory, bool) or not isinstance(self.memory, int) or self.memory < 1:
+            raise ConfigError(
+                "memory",
+                expected="a positive whole number of bytes",
+                received=repr(self.memory),
+                next_step="Pass for example 2**30.",
+            )
+
     def holds(self, size: int) -> bool:
         """Whether so many bytes of linearisations may be kept."""
         return size <= self.memory / 2

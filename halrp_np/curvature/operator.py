@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..backend import array_module, to_host
-from ..backend.linear import linear_operator
+from ..backend.matrix_free import linear_operator
 from ..errors import ConfigError, DivergenceError, ShapeError
 from ..layers import EVALUATE, Mode, Sequential
 from ..losses import Loss
@@ -78,11 +78,14 @@ class CurvatureOperator:
         check_repeatable(data)
         self.model, self.params, self.loss, self.data, self.mode = model, params, loss, data, mode
         self.names = _checked_names(model, model.trainable if names is None else names)
+        _check_parameters(model, params)
         self.budget = Budget(memory)
         self.products = 0
         self._kept: list[Linearisation] | None = None
         self._sample_bytes = 0.0
         self._probed = False
+
+    __array_ufunc__ = None  # so that NumPy leaves `v @ operator` to __rmatmul__
 
     # ---- what it is --------------------------------------------------------------------------------------------------
 
@@ -108,7 +111,7 @@ class CurvatureOperator:
         return array_module(self.params[self.names[0]])
 
     def block(self, *names: str) -> Self:
-        """The same curvature restricted to these parameters, sharing what has been linearised.
+        """The same curvature restricted to these parameters, sharing what has been linearised so far.
 
         Raises: ConfigError for a name that is not among this operator's.
         """
@@ -119,7 +122,19 @@ class CurvatureOperator:
     # ---- vectors -----------------------------------------------------------------------------------------------------
 
     def flatten(self, parts: Params) -> Array:
-        """One vector (P,) from arrays by name, or (P, K) from arrays with a leading axis K."""
+        """One vector (P,) from arrays by name, or (P, K) from arrays with a leading axis K.
+
+        Raises: ShapeError when an array is missing or has another shape than its parameter.
+        """
+        for name, shape in self.shapes.items():
+            found = tuple(parts[name].shape) if name in parts else None
+            if found is None or found not in (shape, (*found[:1], *shape)):
+                raise ShapeError(
+                    f"{type(self).__name__}.flatten",
+                    expected=f"{name} of shape {shape}, or with an axis K before it",
+                    received="nothing of that name" if found is None else f"shape {found}",
+                    next_step="Give an array for every one of the operator's names.",
+                )
         first = parts[self.names[0]]
         if first.ndim == len(self.shapes[self.names[0]]):
             return self._joined({name: part[None] for name, part in parts.items()})[0]
@@ -167,6 +182,10 @@ class CurvatureOperator:
         product = averaged((point.samples, self._on_batch(point, rows)) for point in self._linearisations())
         self.products += rows.shape[0]
         return product[0] if v.ndim == 1 else product.T
+
+    def __rmatmul__(self, v: Array) -> Array:
+        """vᵀ times the matrix, for v (P,) or (K, P): the matrix is symmetric."""
+        return (self @ v.T).T
 
     def _on_batch(self, point: Linearisation, rows: Array) -> Array:
         """Rows (K, P) of products with the mean over one batch, as many at once as the budget allows."""
@@ -253,11 +272,12 @@ class CurvatureOperator:
     def _pieces(self) -> Iterator[Batch]:
         """The batches, in pieces that the budget holds; batch statistics and dropout forbid pieces."""
         for x, targets in walk(self.data):
-            if x.dtype != self.dtype:
+            labels = targets.ndim == 1 or targets.dtype.kind != "f"  # the loss says what these must be
+            if x.dtype != self.dtype or not (labels or targets.dtype == self.dtype):
                 raise ShapeError(
                     "data",
-                    expected=f"inputs of the parameters' dtype, {self.dtype}",
-                    received=str(x.dtype),
+                    expected=f"inputs of the parameters' dtype, {self.dtype}, and targets unless they are labels",
+                    received=f"inputs of {x.dtype}, targets of {targets.dtype}",
                     next_step="Cast the one or the other.",
                 )
             size = self._piece(x)
@@ -285,6 +305,19 @@ def averaged(parts: Iterable[tuple[int, Any]]) -> Any:
             samples += count
             total = total + (mean - total) * (count / samples)
     return total
+
+
+def _check_parameters(model: Sequential, params: Params) -> None:
+    """Refuse parameters that lack one of the network's, or are of several dtypes or none of the two."""
+    missing = [name for name in model.names() if name not in params]
+    kinds = sorted({str(params[name].dtype) for name in model.names() if name in params})
+    if missing or len(kinds) != 1 or kinds[0] not in ("float32", "float64"):
+        raise ConfigError(
+            "parameters",
+            expected="all of the network's, all float32 or all float64",
+            received=f"none called {missing[0]}" if missing else ", ".join(kinds),
+            next_step="Start from model.init, or cast every one of them.",
+        )
 
 
 def _checked_names(owner: Any, names: Sequence[str]) -> tuple[str, ...]:

@@ -121,6 +121,8 @@ def chosen_layers(
     """
     known = [path for path, layer in model.walk() if isinstance(layer, Linear | Conv2d)]
     names = tuple(layers if layers is not None else known if residuals is None else residuals)
+    if len(set(names)) < len(names):
+        raise ConfigError("layers", expected="each once", received=", ".join(names), next_step="Name each once.")
     for name in (*names, *(residuals or ())):
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..backend import array_module
 from ..typing import Array, Params
 from . import conv, linear
 from .base import EVALUATE, Cache, Layer, Mode, Names, check_features, check_images, gradients
@@ -62,7 +63,10 @@ def r_effective_weight(params: Params, rparams: Params) -> Array | None:
     if low_rank is None:
         return scaled
     low_rank = low_rank.reshape(*low_rank.shape, *window)
-    return scaled + low_rank if scaled is not None else low_rank + 0 * W
+    if scaled is not None:
+        return scaled + low_rank
+    xp = array_module(W)
+    return xp.ascontiguousarray(xp.broadcast_to(low_rank, (low_rank.shape[0], *W.shape)))
 
 
 def r_project_gradient(params: Params, rparams: Params, gK: Array, rgK: Array) -> Params:
@@ -258,7 +262,7 @@ class PerturbedConv2d(Layer):
         rgx = maps.r_grad_input(gy, K, rgy, rK, tuple(x.shape)) if input_gradient else None
         rgrads = gradients(wanted, {"bias": lambda: rgy.sum(axis=(1, 2, 4)).T})
         if asks_for_factors(wanted):
-            gK = maps.grad_weight(gy, x, tuple(K.shape)) if rK is not None else 0 * K
+            gK = maps.grad_weight(gy, x, tuple(K.shape)) if rK is not None else array_module(K).zeros_like(K)
             rgK = maps.r_grad_weight(gy, x, rgy, rx, tuple(K.shape))
             factors = r_project_gradient(params, rparams, gK, rgK)
             rgrads |= {name: value for name, value in factors.items() if wanted is None or name in wanted}

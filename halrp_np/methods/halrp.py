@@ -1,8 +1,8 @@
 """HALRP: Hessian-aware low-rank perturbation for order-robust continual learning (arXiv 2311.15161).
 
-Task 0 trains a base network and freezes it. Every later task fine-tunes a free copy for a moment, measures how much
-each layer matters, fits row and column scalings of the frozen base, shares ranks out over the residuals of all layers
-at once, trains only the scalings, the low-rank factors and its own biases, normalisation and head, and prunes.
+Task 0 trains a base network and freezes it. Every later task fine-tunes a free copy for a moment, fits row and
+column scalings of the frozen base, measures how much each layer matters, shares ranks out over the residuals of all
+layers at once, trains only the scalings, the low-rank factors and its own biases, normalisation and head, and prunes.
 """
 
 from __future__ import annotations

@@ -42,14 +42,14 @@ class HalrpSettings:
     ] = setting(
         "batch-gradient", "how much the loss minds: squared gradients, curvature, or the cost of each component"
     )
-    importance_images: int = setting(128, "first validation images for fisher, hessian-* and directional", min=1)
+    importance_images: int = setting(64, "first validation images for fisher, hessian-* and directional", min=1)
     importance_products: int = setting(
         24, "Hessian products for each estimate, where batch statistics or memory forbid exact values", min=4
     )
     compare_importances: bool = setting(True, "record in ranks.csv what each importance would have chosen")
     s_fit: Literal["least-squares", "official"] = setting("least-squares", "column scaling given the row scaling")
     rank_rule: Literal["importance", "flat"] = setting("importance", "global allocation, or rank_cap everywhere")
-    rank_share: float = setting(0.9, "share α of all weighted squared singular values to keep", min=0.0)
+    rank_share: float = setting(0.9, "share α of the scores of all layers' components to keep", min=0.0)
     rank_cap: int = setting(100, "largest rank of a layer", min=1)
     full_share: Literal["all", "one"] = setting("all", "meaning of α ≥ 1: keep all, or collapse to rank 1 as released")
     prune_rule: Literal[
@@ -82,11 +82,11 @@ PRESETS: dict[str, Preset] = {
         "prune_solve": "released",
         "prune_floor_first": False,
     },
-    "hessian": {"importance": "directional"},
+    "hessian": {"importance": "hessian-frobenius"},
 }
 """`paper`: the formulas as intended. `official`: what the released code computes, a switch for each difference.
 
-`hessian`: `paper`, with the exact curvature in place of squared gradients.
+`hessian`: `paper`, with the norm of each layer's exact Hessian, as the bound has it, in place of squared gradients.
 """
 
 PRESET_NOTES: dict[str, str] = {

@@ -71,8 +71,9 @@ def _ladder(axes: Axes, result: CheckResult) -> None:
     _dots(axes, (h[shown], error[shown], kinked[shown]), BLUE, "error", "across a kink of a ReLU or pool")
     x, y = h[smooth], error[smooth]
     best = int(np.argmin(y)) if len(y) else 0
-    _slope(axes, x[best:], y[best:], 2, ORANGE, "slope 2: truncation")
-    _slope(axes, x[: best + 1], y[: best + 1], -1, GREEN, "slope -1: rounding")
+    if result.passed:  # what is wrong has no slopes to show
+        _slope(axes, x[best:], y[best:], 2, ORANGE, "slope 2: truncation")
+        _slope(axes, x[: best + 1], y[: best + 1], -1, GREEN, "slope -1: rounding")
     axes.axhline(result.tolerance, color=RED, linestyle=":", label="tolerance")
     if not result.passed:
         axes.set_title("failed", loc="right", color=RED, fontweight="bold")

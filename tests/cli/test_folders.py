@@ -1,7 +1,7 @@
 """Where a run goes that names no folder, what is said when disk or memory end it, and how `show` takes damage."""
 
-import errno
 import csv
+import errno
 import json
 import os
 import re
@@ -187,7 +187,7 @@ def test_costs_are_shown_as_far_as_they_are_known(invoke: Invoke, run_folder: Pa
 def test_the_ranks_of_every_importance_are_shown(invoke: Invoke, run_folder: Path) -> None:
     """As ranks.csv has them; a run that did not compare them shows the chosen ones alone."""
     shown = invoke("show", run_folder).stdout.split("Ranks that each importance would choose\n")[1]
-    names = "official batch-gradient fisher hessian-frobenius hessian-trace hessian-top directional".split()
+    names = ["official", "batch-gradient", "fisher", "hessian-frobenius", "hessian-trace", "hessian-top", "directional"]
     assert shown.splitlines()[0].split() == ["task", "layer", *names]
     header, *rows = csv.reader((run_folder / "ranks.csv").read_text().splitlines())
     at = [header.index(f"rank_{name.replace('-', '_')}") for name in names]

@@ -189,7 +189,7 @@ class NoCrossTerm(Layer):
     def r_backward(self, params: Params, cache: Any, rcache: Any, gy: Any, rgy: Any, **asked: Any) -> Any:
         inner, rparams = rcache or (None, {})
         rgx, rgrads = super().r_backward(params, cache, inner, gy, rgy, **asked)
-        if "R" not in rparams:
+        if "R" not in rparams or "S" not in rgrads:
             return rgx, rgrads
         cross = [super(NoCrossTerm, self).backward(params | {"R": rR}, cache, gy)[1]["S"] for rR in rparams["R"]]
         return rgx, rgrads | {"S": rgrads["S"] - np.stack(cross)}

@@ -21,6 +21,7 @@ from halrp_np.layers import (
 )
 from halrp_np.lowrank import COLUMN_RULES
 from halrp_np.methods.halrp import Halrp
+from halrp_np.methods.importance import Importance
 from halrp_np.methods.settings import HalrpSettings
 from halrp_np.models import mlp
 
@@ -52,7 +53,8 @@ def before_perturbation(build: Build, rule: Any, dtype: Any, rng: Any) -> tuple[
     free = {name: value + 0.3 * rng.normal(size=value.shape).astype(dtype) for name, value in method.base.items()}
     free = {name: np.abs(value) if name.endswith("running_var") else value for name, value in free.items()}
     scalings, residuals = method.fit_scalings(free)
-    decisions = method.allocate_ranks(residuals, dict.fromkeys(method.layers(), 1.0))
+    scores = {name: parts.s.astype(np.float64) ** 2 for name, parts in residuals.items()}
+    decisions = method.allocate_ranks(Importance(dict.fromkeys(scores, 1.0), scores))
     assert [(d.rank, d.clamp) for d in decisions] == [(residuals[d.layer].size, "none") for d in decisions]
     return method, free, method.perturbation(free, scalings, residuals, decisions)
 

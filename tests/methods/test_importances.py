@@ -116,7 +116,7 @@ class Watched(Halrp):
 
 
 def test_directional_keeps_the_components_whose_loss_costs_most() -> None:
-    method = make(kind=Watched, preset="hessian", rank_share=0.8)
+    method = make(kind=Watched, importance="directional", rank_share=0.8)
     free, residuals = prepared(method)
     scores = method.importance(free, residuals, task(1))["directional"].scores
     method.learn(task(1), Hooks())
@@ -168,7 +168,7 @@ def test_every_row_says_what_each_would_have_chosen() -> None:
 
 
 def test_a_repeat_and_a_loaded_state_agree_bit_for_bit(dtype: Any) -> None:
-    options: dict[str, Any] = {"preset": "hessian", "dtype": dtype}
+    options: dict[str, Any] = {"importance": "directional", "dtype": dtype}
     method, again = (learned(make(**options), 2, dtype=dtype) for _ in range(2))
     assert arrays(method) == arrays(again)
     assert method.rank_rows() == again.rank_rows()
@@ -185,7 +185,7 @@ def test_a_repeat_and_a_loaded_state_agree_bit_for_bit(dtype: Any) -> None:
 
 
 def test_batch_statistics_leave_out_the_fisher() -> None:
-    method = learned(make(untracked, preset="hessian", rank_share=0.7), 2)
+    method = learned(make(untracked, importance="directional", rank_share=0.7), 2)
     for row in method.rank_rows():
         assert row["rank_fisher"] is None
         assert all(row[column] >= 1 for column in COLUMNS if column != "rank_fisher")
@@ -213,4 +213,4 @@ def test_the_old_names_are_refused_with_the_new_ones(old: str) -> None:
     told = rf"key 'importance': expected one of official, batch-gradient, .* received '{old}'"
     with pytest.raises(ConfigError, match=told):
         resolve_config(("--set", {"importance": old}))
-    assert resolve_config(("flags", {"preset": "hessian"})).importance == "directional"
+    assert resolve_config(("flags", {"preset": "hessian"})).importance == "hessian-frobenius"
