@@ -15,11 +15,14 @@ class HessianOperator(CurvatureOperator):
 
     Math: r(gθ) = Jᵀ ∂²L/∂y² J v + (∂J/∂θ v)ᵀ gy, the first term through the loss, the second through every layer whose
     derivative moves: bilinear in input and weight, or normalised by the batch's own statistics.
+    In one parameter alone, with running statistics, ∂J/∂θ = 0: the second term is left out there, not computed as 0.
     Reference: Pearlmutter (1994), "Fast exact multiplication by the Hessian".
     """
 
     def _back(self, point: Linearisation, ry: Array, rcache: Any) -> Params:
         rgy = self.loss.hess_vec(point.outputs, point.targets, ry)
+        if self.linear:
+            return self._r_backward(point, None, None, rgy)
         return self._r_backward(point, rcache, point.gys, rgy)
 
     def _r_backward(self, point: Linearisation, rcache: Any, gys: Any, rgy: Array) -> Params:

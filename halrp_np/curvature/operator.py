@@ -41,7 +41,7 @@ class Linearisation:
     size: int
     """Bytes of the caches and cotangents."""
     layers: list[int]
-    """Bytes of the cotangent of each layer that a tangent passes."""
+    """Bytes of each array kept by the layers that a tangent passes."""
 
     @property
     def samples(self) -> int:
@@ -190,12 +190,15 @@ class CurvatureOperator:
     def _on_batch(self, point: Linearisation, rows: Array) -> Array:
         """Rows (K, P) of products with the mean over one batch, as many at once as the budget allows."""
         group = self.budget.tangents(point.layers, self.shape[0] * self.dtype.itemsize, host=self.xp is np)
-        parts = [rows[:0]]
+        products = self.xp.zeros(rows.shape, dtype=self.dtype)
         for first in range(0, rows.shape[0], group):
-            rparams = self._parts(rows[first : first + group])
-            ry, rcache = self.model.r_forward(self.params, point.cache, rparams, None)
-            parts.append(self._joined(self._back(point, ry, rcache)))
-        return parts[1] if len(parts) == 2 else self.xp.concatenate(parts)
+            some = slice(first, first + group)
+            ry, rcache = self.model.r_forward(self.params, point.cache, self._parts(rows[some]), None)
+            product = self._joined(self._back(point, ry, rcache))
+            if group >= rows.shape[0]:
+                return product
+            products[some] = product
+        return products
 
     def _back(self, point: Linearisation, ry: Array, rcache: Any) -> Params:
         """From the tangent of the outputs back to the wanted parameters."""
@@ -262,12 +265,30 @@ class CurvatureOperator:
             yield point
         self._kept = kept
 
+    @property
+    def linear(self) -> bool:
+        """Whether the outputs are piecewise linear in the parameters: in each one alone, with running statistics.
+
+        Every layer is linear in each of its parameters, and in its input but for the kinks. Then ∂²y/∂θ² = 0.
+        """
+        return len(self.names) == 1 and divisible(self.model, self.mode)
+
     def _linearised(self, x: Array, targets: Array, mode: Mode) -> Linearisation:
         """One batch; second-order terms need the cotangents of the layers between the outputs and the lowest name."""
         outputs, cache = self.model.forward(self.params, x, mode)
         gy = self.loss.grad(outputs, targets)
-        _, gys = self.model.cotangents(self.params, cache, gy, input_gradient=False, wanted=self.names)
-        return Linearisation(outputs, targets, cache, gy, gys, sum(array_sizes((cache, gys))), array_sizes(gys))
+        gys = None
+        if not self.linear:
+            _, gys = self.model.cotangents(self.params, cache, gy, input_gradient=False, wanted=self.names)
+        return Linearisation(
+            outputs, targets, cache, gy, gys, sum(array_sizes((cache, gys))), array_sizes(self._passed(cache))
+        )
+
+    def _passed(self, cache: dict[str, Any]) -> list[Any]:
+        """The caches that a tangent passes: from the first layer with one of the names up."""
+        first = {name.partition(".")[0] for name in self.names}
+        lowest = next(place for place, name in enumerate(self.model.layers) if name in first)
+        return list(cache.values())[lowest:]
 
     def _pieces(self) -> Iterator[Batch]:
         """The batches, in pieces that the budget holds; batch statistics and dropout forbid pieces."""

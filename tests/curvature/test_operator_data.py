@@ -163,7 +163,7 @@ def test_tied_samples_are_never_taken_apart() -> None:
         least = memory
         products.append(product)
         assert_same(product, products[0])
-        assert set(spy.batches) <= {25, 40, 8}  # 8: where the need of a sample is measured
+        assert set(spy.batches) <= {25, 40, 2}  # 2: where the need of a sample is measured
         spy.forgets()
     assert len(products) > 5
     with pytest.raises(ConfigError, match=r"memory: expected at least \d+ bytes for (25|40) samples tied together"):
