@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from ..errors import ConfigError
-from ..layers import EVALUATE, Mode, Sequential
-from ..losses import Loss, sample_weight
-from ..typing import Array, Params
-from .data import Data
-from .hessian import HessianOperator
+from ..losses import sample_weight
+from ..typing import Array
+from .hessian import GaussNewtonOperator
 from .memory import divisible
-from .operator import MEMORY, Linearisation
+from .operator import Linearisation
 
 
-class EmpiricalFisherOperator(HessianOperator):
+class EmpiricalFisherOperator(GaussNewtonOperator):
     """F = (1/N) Σ_n g_n g_nᵀ with g_n the gradient of sample n's own loss at its true label; positive semi-definite.
 
     Per sample: squaring the gradient of a batch's mean instead, as is often done, is another matrix. No g_n is formed:
@@ -24,28 +19,17 @@ class EmpiricalFisherOperator(HessianOperator):
     Raises: ConfigError under batch statistics, where a sample has no gradient of its own.
     """
 
-    def __init__(
-        self,
-        model: Sequential,
-        params: Params,
-        loss: Loss,
-        data: Data,
-        *,
-        names: Sequence[str] | None = None,
-        mode: Mode = EVALUATE,
-        memory: int = MEMORY,
-    ) -> None:
-        if not divisible(model, mode):
+    def _check_mode(self) -> None:
+        if not divisible(self.model, self.mode):
             raise ConfigError(
                 "EmpiricalFisherOperator",
                 expected="evaluation mode and running statistics",
                 received="batch statistics or train mode, which tie the samples of a batch together",
                 next_step="Use Mode(train=False), or the Gauss-Newton matrix.",
             )
-        super().__init__(model, params, loss, data, names=names, mode=mode, memory=memory)
 
-    def _back(self, point: Linearisation, ry: Array, rcache: Any) -> Params:
+    def _between(self, point: Linearisation, ry: Array) -> Array:
         """Math: gy_n = (1/N) ∂L_n/∂y, ⟨g_n, v⟩ = N ⟨gy_n, ry_n⟩, and F v is the backward pass of gy_n ⟨g_n, v⟩."""
         gy = point.gy[:, None, :]
         slopes = (gy * ry).sum(axis=0) / sample_weight(point.samples)  # ⟨g_n, v_k⟩, (K, N)
-        return self._r_backward(point, None, None, gy * slopes)
+        return gy * slopes

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ..typing import Array, Params
+from ..typing import Array
+from .memory import divisible
 from .operator import CurvatureOperator, Linearisation
 
 
@@ -19,18 +18,16 @@ class HessianOperator(CurvatureOperator):
     Reference: Pearlmutter (1994), "Fast exact multiplication by the Hessian".
     """
 
-    def _back(self, point: Linearisation, ry: Array, rcache: Any) -> Params:
-        rgy = self.loss.hess_vec(point.outputs, point.targets, ry)
-        if self.linear:
-            return self._r_backward(point, None, None, rgy)
-        return self._r_backward(point, rcache, point.gys, rgy)
+    @property
+    def linear(self) -> bool:
+        """Whether the outputs are piecewise linear in the parameters: in each one alone, with running statistics.
 
-    def _r_backward(self, point: Linearisation, rcache: Any, gys: Any, rgy: Array) -> Params:
-        """The tangent of the backward pass, for the wanted parameters."""
-        _, rgrads = self.model.r_backward(
-            self.params, point.cache, rcache, gys, rgy, input_gradient=False, wanted=self.names
-        )
-        return rgrads
+        Every layer is linear in each of its parameters, and in its input but for the kinks. Then ∂²y/∂θ² = 0.
+        """
+        return len(self.names) == 1 and divisible(self.model, self.mode)
+
+    def _between(self, point: Linearisation, ry: Array) -> Array:
+        return self.loss.hess_vec(point.outputs, point.targets, ry)
 
 
 class GaussNewtonOperator(HessianOperator):
@@ -42,6 +39,7 @@ class GaussNewtonOperator(HessianOperator):
     Reference: Schraudolph (2002), "Fast curvature matrix-vector products".
     """
 
-    def _back(self, point: Linearisation, ry: Array, rcache: Any) -> Params:
-        rgy = self.loss.hess_vec(point.outputs, point.targets, ry)
-        return self._r_backward(point, None, None, rgy)  # nothing moved on the way: the plain backward pass of rgy
+    @property
+    def linear(self) -> bool:
+        """Always: that is the approximation."""
+        return True

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import to_host
-from ..layers import EVALUATE, Conv2d, Layer, Linear, PerturbedConv2d, PerturbedLinear, Sequential
+from ..layers import EVALUATE, Sequential, perturbed_twin
 from ..losses import Loss
 from ..lowrank import Decomposition
 from ..lowrank.decompose import check_finite
@@ -186,7 +186,7 @@ def removal_by_products(operator: HessianOperator, name: str, parts: Decompositi
     """
     xp, params = operator.xp, operator.params
     J, I = params[f"{name}.weight"].shape[:2]
-    model = operator.model.replaced(lambda path, layer: _twin(layer) if path == name else layer)
+    model = operator.model.replaced(lambda path, layer: perturbed_twin(layer) if path == name else layer)
     ones = {f"{name}.{scale}": xp.asarray(np.ones(n, operator.dtype)) for scale, n in (("R", J), ("S", I))}
     slope, bend = np.empty(parts.size), np.empty(parts.size)
     for chosen in blocks(parts.size):
@@ -214,14 +214,6 @@ def _removal(parts: Decomposition, slope: HostVector, bend: HostVector) -> HostV
     s = to_host(parts.s).astype(np.float64)
     removal: HostVector = -s * slope + 0.5 * s**2 * bend
     return removal
-
-
-def _twin(layer: Layer) -> Layer:
-    """The perturbed layer over a linear or convolutional one."""
-    if isinstance(layer, Linear):
-        return PerturbedLinear(layer)
-    assert isinstance(layer, Conv2d)
-    return PerturbedConv2d(layer)
 
 
 def _over_window(G: Array) -> Array:

@@ -75,8 +75,9 @@ class CurvatureOperator:
         mode: Mode = EVALUATE,
         memory: int = MEMORY,
     ) -> None:
-        check_repeatable(data)
         self.model, self.params, self.loss, self.data, self.mode = model, params, loss, data, mode
+        self._check_mode()
+        check_repeatable(data)
         self.names = _checked_names(model, model.trainable if names is None else names)
         _check_parameters(model, params)
         self.budget = Budget(memory)
@@ -193,16 +194,33 @@ class CurvatureOperator:
         products = self.xp.zeros(rows.shape, dtype=self.dtype)
         for first in range(0, rows.shape[0], group):
             some = slice(first, first + group)
-            ry, rcache = self.model.r_forward(self.params, point.cache, self._parts(rows[some]), None)
-            product = self._joined(self._back(point, ry, rcache))
+            product = self._joined(self._tangent(point, self._parts(rows[some])))
             if group >= rows.shape[0]:
                 return product
             products[some] = product
         return products
 
-    def _back(self, point: Linearisation, ry: Array, rcache: Any) -> Params:
-        """From the tangent of the outputs back to the wanted parameters."""
+    def _tangent(self, point: Linearisation, rparams: Params) -> Params:
+        """How the gradient moves with the parameters: up to the outputs, across the loss, and back down."""
+        ry, rcache = self.model.r_forward(self.params, point.cache, rparams, None)
+        rcache, gys = (None, None) if self.linear else (rcache, point.gys)
+        rgy = self._between(point, ry)
+        _, rgrads = self.model.r_backward(
+            self.params, point.cache, rcache, gys, rgy, input_gradient=False, wanted=self.names
+        )
+        return rgrads
+
+    @property
+    def linear(self) -> bool:
+        """Whether the outputs are taken as linear in the parameters: the way back is then plain `backward`."""
         raise NotImplementedError
+
+    def _between(self, point: Linearisation, ry: Array) -> Array:
+        """From the tangent of the outputs to that of their gradient, where the way back begins."""
+        raise NotImplementedError
+
+    def _check_mode(self) -> None:
+        """Refuse a mode in which this curvature is not defined."""
 
     def value(self) -> float:
         """The mean loss over all samples."""
@@ -264,14 +282,6 @@ class CurvatureOperator:
             kept = [*kept, point] if kept is not None and self.budget.holds(size) else None
             yield point
         self._kept = kept
-
-    @property
-    def linear(self) -> bool:
-        """Whether the outputs are piecewise linear in the parameters: in each one alone, with running statistics.
-
-        Every layer is linear in each of its parameters, and in its input but for the kinks. Then ∂²y/∂θ² = 0.
-        """
-        return len(self.names) == 1 and divisible(self.model, self.mode)
 
     def _linearised(self, x: Array, targets: Array, mode: Mode) -> Linearisation:
         """One batch; second-order terms need the cotangents of the layers between the outputs and the lowest name."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..backend import array_module, to_host
 from ..errors import ConfigError, DivergenceError, ShapeError
-from ..layers import Conv2d, Layer, Linear, Mode, Sequential
+from ..layers import Layer, Mode, Sequential, decomposed_layers
 from ..losses import Loss
 from ..lowrank import Decomposition, decompose, window_mean
 from ..typing import Array, Params
@@ -119,7 +119,7 @@ def chosen_layers(
 
     Raises: ConfigError for another name, and for a layer without a residual where there are residuals.
     """
-    known = [path for path, layer in model.walk() if isinstance(layer, Linear | Conv2d)]
+    known = list(decomposed_layers(model, head=""))
     names = tuple(layers if layers is not None else known if residuals is None else residuals)
     if len(set(names)) < len(names):
         raise ConfigError("layers", expected="each once", received=", ".join(names), next_step="Name each once.")

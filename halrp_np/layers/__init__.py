@@ -14,6 +14,7 @@ from .perturbed import (
     effective_weight,
     merged_params,
     perturb,
+    perturbed_twin,
     project_gradient,
 )
 from .pool import AvgPool2d, MaxPool2d
@@ -40,5 +41,6 @@ __all__ = [
     "effective_weight",
     "merged_params",
     "perturb",
+    "perturbed_twin",
     "project_gradient",
 ]

@@ -279,17 +279,16 @@ def decomposed_layers(model: Sequential, head: str = "head") -> dict[str, Layer]
     return {name: layer for name, layer in model.walk() if isinstance(layer, Linear | Conv2d) and name != head}
 
 
+def perturbed_twin(layer: Layer) -> Layer:
+    """The perturbed layer over a linear layer or a convolution; any other layer as it is."""
+    if isinstance(layer, Linear):
+        return PerturbedLinear(layer)
+    return PerturbedConv2d(layer) if isinstance(layer, Conv2d) else layer
+
+
 def perturb(model: Sequential, head: str = "head") -> Sequential:
     """The same network with every decomposed layer replaced by its perturbed twin, under the same names."""
-
-    def twin(name: str, layer: Layer) -> Layer:
-        if name == head:
-            return layer
-        if isinstance(layer, Linear):
-            return PerturbedLinear(layer)
-        return PerturbedConv2d(layer) if isinstance(layer, Conv2d) else layer
-
-    return model.replaced(twin)
+    return model.replaced(lambda name, layer: layer if name == head else perturbed_twin(layer))
 
 
 def merged_params(model: Sequential, params: Params) -> Params:
