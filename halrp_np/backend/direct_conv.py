@@ -1,4 +1,4 @@
-"""Convolution and matrix product in float32 on register blocks: the loops behind numba_kernels.py.
+"""Convolution in float32 on register blocks: the loops behind numba_conv.py.
 
 A batch is cut into slices of LANES images and packed as [slice][channel][row][column][lane]. One vector then holds one
 pixel of LANES images, so every shift of the kernel window is an aligned load, no channel count wastes lanes and the
@@ -12,6 +12,7 @@ import numpy as np
 from numba import prange
 
 from ..typing import Array, Shape
+from .buffers import empty, zeros
 from .jit import compiled
 from .reference import output_size
 from .simd import (
@@ -28,18 +29,8 @@ from .simd import (
 )
 
 _SWEEP = 128  # output pixels a weight-gradient block adds up at once: 5 gradients and the image rows stay in L1
-_DEPTH = 256  # inner indices that a matrix-product block adds up at once: its panels of b stay in L2
 _PARTS = 8  # partial sums of a weight gradient, added in fixed order
-MIN_BATCH, MIN_COLUMNS = LANES // 4, LANES // 2  # with fewer, most lanes would be empty: gemm_conv.py is faster
-_PANEL = PIXELS * LANES  # columns of a matrix-product panel
-_CHUNK, _GROUP = 4 * OUTPUTS, 2 * _PANEL  # rows and columns of a matrix-product task
-
-
-def aligned(size: int) -> Array:
-    """An uninitialised flat float32 array that starts on a cache line, so that no vector straddles two."""
-    raw = np.empty(size + 16, dtype=np.float32)
-    start = (-raw.ctypes.data % 64) // 4
-    return raw[start : start + size]
+MIN_BATCH = LANES // 4  # with fewer, most lanes would be empty: gemm_conv.py is faster
 
 
 def _up(size: int, block: int) -> int:
@@ -71,7 +62,7 @@ def _pack(x, packed, channels, top, left, height, width):  # type: ignore[no-unt
 
 def pack_images(x: Array, channels: int, top: int, left: int, height: int, width: int) -> Array:
     """The batch x (C, H, W, N) in slices, shifted by (top, left) into images of (channels, height, width)."""
-    packed = aligned(_up(x.shape[3], LANES) * channels * height * width * LANES)
+    packed = empty(_up(x.shape[3], LANES) * channels * height * width * LANES, np.float32)
     _pack(x, packed, channels, top, left, height, width)
     return packed
 
@@ -92,7 +83,7 @@ def _pack_weights(w, packed):  # type: ignore[no-untyped-def]
 def pack_weights(w: Array) -> Array:
     """Weights (O, C, kh, kw), any strides, in the order in which _correlate walks along them."""
     outputs, channels, kh, kw = w.shape
-    packed = np.empty(_up(outputs, OUTPUTS) * OUTPUTS * channels * kh * kw, dtype=np.float32)
+    packed = empty(_up(outputs, OUTPUTS) * OUTPUTS * channels * kh * kw, np.float32)
     _pack_weights(w, packed)
     return packed
 
@@ -161,7 +152,7 @@ def correlate(x: Array, w: Array, stride: int, padding: int) -> Array:
     outputs, channels, kh, kw = w.shape
     _, height, width, batch = x.shape
     rows, columns = output_size(height, kh, stride, padding), output_size(width, kw, stride, padding)
-    y = np.empty((outputs, rows, columns, batch), dtype=np.float32)
+    y = empty((outputs, rows, columns, batch), np.float32)
     padded = (_up(columns, PIXELS) * PIXELS - 1) * stride + kw  # the last block may read beyond the last pixel
     packed = pack_images(x, channels, 0, padding, height, padded)
     steps = (rows * columns * batch, columns * batch, batch)
@@ -181,7 +172,7 @@ def correlate_adjoint(gy: Array, w: Array, x_shape: Shape, stride: int, padding:
     channels, height, width, batch = x_shape
     outputs, rows = gy.shape[:2]
     seen = stride <= min(w.shape[2:])  # by some output, every pixel that lies under the windows; the others stay 0
-    gx = (np.empty if seen else np.zeros)(x_shape, dtype=np.float32)
+    gx = (empty if seen else zeros)(x_shape, np.float32)
     left = w.shape[3] - 1  # at least every phase's shift
     padded = left + (padding + width) // stride + PIXELS + w.shape[3]  # beyond the last block's last read
     packed = pack_images(gy, outputs, 0, left, rows, padded)
@@ -245,70 +236,9 @@ def correlate_weight(gy: Array, x: Array, w_shape: Shape, stride: int, padding: 
     spare = np.full(_up(taps.size, TAPS) * TAPS - taps.size, taps[-1])  # the last block repeats a tap, unused
     slices, size = _up(batch, LANES), outputs * taps.size
     shares = max(1, min(_PARTS, slices, 2**23 // size))
-    parts = np.zeros((shares, outputs, taps.size), dtype=np.float32)
+    parts = zeros((shares, outputs, taps.size), np.float32)
     extent = (_up(outputs, OUTPUTS) * OUTPUTS, rows, columns, slices)
     image = (channels * height * width * LANES, width)
     _weight_parts(packed, image, gradient, extent, np.concatenate([taps, spare]), stride, parts)
     total: Array = parts.sum(axis=0).reshape(w_shape)
     return total
-
-
-@compiled(parallel=True)
-def _pack_panels(b, packed):  # type: ignore[no-untyped-def]
-    """Copy b (K, N) into packed [panel][K][_PANEL], zeros beyond the last column."""
-    depth, columns = b.shape
-    chunks = (depth + _DEPTH - 1) // _DEPTH
-    for task in prange(((columns + _PANEL - 1) // _PANEL) * chunks):
-        panel, chunk = task // chunks, task % chunks
-        for k in range(chunk * _DEPTH, min((chunk + 1) * _DEPTH, depth)):
-            at = (panel * depth + k) * _PANEL
-            wide = min(_PANEL, columns - panel * _PANEL)
-            for n in range(wide):
-                packed[at + n] = b[k, panel * _PANEL + n]
-            for n in range(wide, _PANEL):
-                packed[at + n] = 0
-
-
-@compiled()
-def _add_rows(scratch, out, row, skip, column, fresh):  # type: ignore[no-untyped-def]
-    """Add (or write, if fresh) a block in scratch [row][_PANEL] to out, from its row `skip` on."""
-    columns = min(_PANEL, out.shape[1] - column)
-    for o in range(skip, OUTPUTS):
-        for n in range(columns):
-            value = scratch[o * _PANEL + n]
-            out[row + o, column + n] = value if fresh else out[row + o, column + n] + value
-
-
-@compiled(parallel=True)
-def _product(a, a_steps, panels, depth, out):  # type: ignore[no-untyped-def]
-    """out = a b, for flat a with element steps (row, column), and b packed in panels."""
-    row_step, column_step = a_steps
-    rows, columns = out.shape
-    chunks, groups = (rows + _CHUNK - 1) // _CHUNK, (columns + _GROUP - 1) // _GROUP
-    for task in prange(chunks * groups):
-        low, left = task % chunks * _CHUNK, task // chunks * _GROUP
-        scratch = np.empty(OUTPUTS * _PANEL, dtype=np.float32)
-        for start in range(0, depth, _DEPTH):
-            for column in range(left, min(left + _GROUP, columns), _PANEL):
-                for m in range(low, min(low + _CHUNK, rows), OUTPUTS):
-                    first = min(m, rows - OUTPUTS)  # the last block goes back over rows that are done, and skips them
-                    block = zero_pixel_block()
-                    for k in range(start, min(start + _DEPTH, depth)):
-                        a_at = first * row_step + k * column_step
-                        block = add_scaled(block, panels, column * depth + k * _PANEL, LANES, a, a_at, row_step)
-                    store_pixels(block, scratch, 0, LANES, _PANEL)
-                    _add_rows(scratch, out, first, m - first, column, start == 0)
-
-
-def product(a: Array, b: Array) -> Array:
-    """a b for float32 (M, K) and (K, N) with K > 0; neither a nor a transposed view of it is copied."""
-    rows, depth = a.shape
-    if rows < OUTPUTS:
-        return product(np.concatenate([a, np.zeros((OUTPUTS - rows, depth), dtype=a.dtype)]), b)[:rows]
-    flipped = a.T.flags.c_contiguous
-    flat = (a.T if flipped else np.ascontiguousarray(a)).reshape(-1)
-    packed = aligned(_up(b.shape[1], _PANEL) * depth * _PANEL)
-    _pack_panels(b if b.flags.c_contiguous or b.flags.f_contiguous else np.ascontiguousarray(b), packed)
-    out = np.empty((rows, b.shape[1]), dtype=np.float32)
-    _product(flat, (1, rows) if flipped else (depth, 1), packed, depth, out)
-    return out

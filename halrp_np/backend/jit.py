@@ -9,6 +9,10 @@ from numba import get_num_threads, njit, set_num_threads
 _WORTH_SHARING = 2**15  # elements; some 10 µs on one core, as long as it takes to wake the others
 
 
+REASSOCIATE = {"reassoc", "contract", "nsz"}
+"""Fast-math flags that let sums use vectors; NaN and infinity keep their meaning."""
+
+
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """numba.njit on first call, kept on disk where a disk takes it, with division as NumPy does it.
 

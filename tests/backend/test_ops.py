@@ -189,7 +189,7 @@ def test_the_environment_chooses_the_column(name: str, monkeypatch: pytest.Monke
     row = ops.TABLE[name]
     monkeypatch.delenv("HALRP_NP_KERNELS", raising=False)
     if row.numba is not None:
-        assert ops.implementation(name, np).__module__ == "halrp_np.backend.numba_kernels"
+        assert ops.implementation(name, np).__module__.startswith("halrp_np.backend.numba_")
     monkeypatch.setenv("HALRP_NP_KERNELS", "reference")
     monkeypatch.setattr(ops, "_numba_column", lambda: pytest.fail("a twin was looked up"))
     assert ops.implementation(name, np) is row.reference
