@@ -12,6 +12,7 @@ import halrp_np
 
 from .errors import RefusedError, refusal
 from .subject import chosen, described, open_mode, open_subject, say_json, subject_options, waiting, wrong
+from .threads import threads_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,6 +40,7 @@ def ranks_of(ctx: click.Context, param: click.Parameter, value: str | None) -> s
 @click.argument("kind", metavar="[grad|hvp|bound|symmetry]")
 @subject_options(batch=4)
 @click.option("--ranks", metavar="all|N,N,...", callback=ranks_of, help="Of check bound.  [default: about a dozen]")
+@threads_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output, nothing else there.")
 @click.option("--plot", "picture", metavar="FILE", help="Draw it, too: .png, .svg or .pdf.")
 def check_command(kind: str, as_json: bool, picture: str | None, **flags: Any) -> int:

@@ -17,6 +17,7 @@ COMMANDS = {
     "show": ("show", "Show what a run is and what it found, finished or not."),
     "check": ("check", "Check gradients, Hessian products and the bound by finite differences."),
     "spectrum": ("spectrum", "Draw the density of the Hessian's eigenvalues, layer by layer."),
+    "time": ("timing", "Time steps, evaluation and Hessian products, beside the machine's floor and PyTorch."),
     "list": ("listing", "List benchmarks, methods, presets, models and settings."),
     "data": ("data", "List, fetch and verify data sets."),
 }

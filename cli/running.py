@@ -14,8 +14,9 @@ import halrp_np
 
 from .errors import StoppedError, shortage
 from .settings import changes, text
+from .threads import threads_option
 
-FLAGS = ("benchmark", "method", "preset", "model", "device", "dtype", "seed", "epochs", "data", "data_dir")
+FLAGS = ("benchmark", "method", "preset", "model", "device", "dtype", "fast_math", "seed", "epochs", "data", "data_dir")
 """The settings that have a flag of their own; every other one is reached by --set."""
 
 NAMED = ("benchmark", "method", "preset", "seed")
@@ -31,6 +32,8 @@ Layer = tuple[str, dict[str, object]]
 @click.option("--model", metavar="lenet|mlp", help="Network.  [default: the benchmark's]")
 @click.option("--device", metavar="cpu|gpu|gpu:N|auto", help="Where it computes; only auto falls back.  [default: cpu]")
 @click.option("--dtype", metavar="float32|float64", help="Precision of every array.  [default: float32]")
+@click.option("--fast-math", is_flag=True, default=None, help="Winograd convolutions: faster, coarser rounding.")
+@threads_option
 @click.option("--seed", metavar="N", help="Of initial values, batch order and dropout.  [default: 0]")
 @click.option("--epochs", metavar="N", help="Epochs of a task, warm-up included.  [default: the benchmark's]")
 @click.option("--data", metavar="auto|full|sample", help="Full data, embedded sample, or the best there is.")
@@ -38,21 +41,33 @@ Layer = tuple[str, dict[str, object]]
 @click.option("--out", metavar="DIR", help="New folder.  [default: below runs, named after the settings]")
 @click.option("--quick", is_flag=True, help="A small run of about a minute, for a look and not for a result.")
 @click.option("--set", "assignments", metavar="KEY=VALUE", multiple=True, help="Any setting; `halrp-np list settings`.")
+@click.option(
+    "--verify-device", is_flag=True, help="First train 20 steps here and on the CPU (there: readable kernels)."
+)
 @click.option("--config", "config_file", metavar="FILE", help="TOML file of settings; flags and --set win over it.")
 def run_command(
-    out: str | None, quick: bool, assignments: tuple[str, ...], config_file: str | None, **flags: str | None
+    out: str | None,
+    quick: bool,
+    assignments: tuple[str, ...],
+    verify_device: bool,
+    config_file: str | None,
+    **flags: Any,
 ) -> None:
     """Run a benchmark, from its configuration to results on disk.
+
+    --verify-device prints how far the device is from the CPU, or on the CPU from the readable kernels, after the same
+    20 steps, and refuses to run if it is too far for rounding.
 
     Settings come from the benchmark, the preset, --quick, --config, the flags and --set; a later one wins.
     """
     config = halrp_np.resolve_config(*layers(config_file, flags, assignments), quick=quick)
     folder = Path(out) if out else default_folder(config, quick)
-    watched(folder, config, lambda reporter: halrp_np.run(config, folder, reporter))
+    watched(folder, config, lambda reporter: halrp_np.run(config, folder, reporter, verify_device=verify_device))
 
 
 @click.command("resume")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@threads_option
 def resume_command(folder: Path) -> None:
     """Go on with the run in DIR where it stopped; it ends as if it never had."""
     recorded = halrp_np.runs.RunFolder.open(folder).config().get("config")
@@ -61,7 +76,7 @@ def resume_command(folder: Path) -> None:
     watched(folder, config, lambda reporter: halrp_np.resume(folder, reporter))
 
 
-def layers(config_file: str | None, flags: dict[str, str | None], assignments: tuple[str, ...]) -> list[Layer]:
+def layers(config_file: str | None, flags: dict[str, Any], assignments: tuple[str, ...]) -> list[Layer]:
     """The user's settings with their sources, the weakest first."""
     found: list[Layer] = []
     if config_file is not None:

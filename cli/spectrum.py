@@ -11,6 +11,7 @@ import click
 import halrp_np
 
 from .subject import Told, chosen, described, one_of, open_mode, open_subject, say_json, subject_options, waiting, whole
+from .threads import threads_option
 
 WHERE = "halrp-np spectrum"
 DTYPES, DTYPE = ("float32", "float64"), "Precision.  [default: float32]"
@@ -23,6 +24,7 @@ PRODUCTS = 30
 @click.option("--probes", metavar="N", default="4", callback=whole(2), help="Random starts.  [default: 4]")
 @click.option("--steps", metavar="N", default="30", callback=whole(1), help="Products each.  [default: 30]")
 @click.option("--dtype", metavar="float32|float64", default="float32", callback=one_of(*DTYPES), help=DTYPE)
+@threads_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output, nothing else there.")
 @click.option("--plot", "picture", metavar="FILE", help="Picture.  [default: spectrum.png; with --json none]")
 def spectrum_command(probes: int, steps: int, dtype: str, as_json: bool, picture: str | None, **flags: Any) -> None:

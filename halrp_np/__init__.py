@@ -30,7 +30,9 @@ __all__ = [
     "run",
     "run_subject",
     "runs",
+    "timing",
     "training",
+    "use_threads",
 ]
 
 _HOMES = {
@@ -47,12 +49,13 @@ _HOMES = {
     "resume": "benchmarks",
     "run": "benchmarks",
     "run_subject": "benchmarks",
+    "use_threads": "backend",
 }
 """Where each public object lives; the other public names are rooms of the package."""
 
 if TYPE_CHECKING:
-    from . import curvature, data, layers, losses, lowrank, methods, models, reports, runs, training
-    from .backend import Device, Streams
+    from . import curvature, data, layers, losses, lowrank, methods, models, reports, runs, timing, training
+    from .backend import Device, Streams, use_threads
     from .benchmarks import (
         BENCHMARKS,
         Reporter,

@@ -2,8 +2,6 @@
 
 from typing import Any, Protocol, TypeAlias
 
-import numpy as np
-
 Array: TypeAlias = Any
 """A NumPy or CuPy array; dimensions are stated in docstrings, batch last."""
 
@@ -18,6 +16,6 @@ class Examples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batch(self, rows: np.ndarray[Any, Any]) -> tuple[Array, Array]:
-        """Images (C, H, W, N) or features (D, N), and labels (N,), of these rows."""
+    def batch(self, rows: Array) -> tuple[Array, Array]:
+        """Images (C, H, W, N) or features (D, N), and labels (N,), of these rows, given on the host or the device."""
         ...

@@ -50,6 +50,12 @@ def _no_gpu_because() -> str | None:
     return None if count else "CuPy sees no CUDA device"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Look for a GPU now if any test needs one: later a stand-in may have taken CuPy's place (host_cuda.py)."""
+    if any(item.get_closest_marker("gpu") for item in items):
+        _no_gpu_because()
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and (reason := _no_gpu_because()):
         pytest.skip(f"needs a GPU: {reason}")

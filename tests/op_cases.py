@@ -7,22 +7,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
+
+from halrp_np.training.optimizer import adam_factors
 
 Arrays = tuple[np.ndarray, ...]
 
 
 @dataclass(frozen=True)
 class Case:
-    """Arguments of one call; `draw` makes the arrays in a floating type, `changed` are those updated in place."""
+    """Arguments of one call; `draw` makes the arrays in a floating type, `changed` are those updated in place.
+
+    `call`, where an op needs more than one call, runs it with the ops of a column.
+    """
 
     op: str
     label: str
     draw: Callable[[np.random.Generator, Any], Arrays]
     options: dict[str, Any] = field(default_factory=dict)
     changed: tuple[int, ...] = ()
+    call: Callable[..., Any] | None = None
+
+    def run(self, column: Any, arrays: Any) -> tuple[Any, ...]:
+        """The arrays that the op returns, run as `column` has it."""
+        function = getattr(column, self.op) if self.call is None else partial(self.call, column)
+        returned = function(*arrays, **self.options)
+        return returned if isinstance(returned, tuple) else () if returned is None else (returned,)
 
     def __str__(self) -> str:
         return f"{self.op}-{self.label}"
@@ -66,6 +79,41 @@ def batchnorm_cases(channels: int, count: int) -> list[Case]:
     ]
 
 
+def linear_cases(outputs: int, inputs: int, batch: int) -> list[Case]:
+    """A linear layer with its bias and scale, and one on top of something scaled."""
+    x, W, y = (inputs, batch), (outputs, inputs), (outputs, batch)
+    label = f"{outputs}x{inputs}x{batch}"
+    return [
+        Case("linear", label, normal(x, W, (outputs,), (inputs,))),
+        Case("linear_add", label, normal(y, (outputs,), x, W, (outputs,))),
+        Case("row_dots", label, normal(y, y)),
+    ]
+
+
+def weight_cases(*shape: int) -> list[Case]:
+    """A perturbed layer's dense weight, and what its gradient says of the factors."""
+    J, I = shape[:2]
+    label = "x".join(map(str, shape))
+    return [
+        Case("effective_weight", label, normal(shape, (J,), (I,), (J, I))),
+        Case("window_sums", label, normal(shape, shape)),
+    ]
+
+
+def norm_relu_cases(channels: int, count: int) -> list[Case]:
+    """Normalisation with its rectifier, and back with many zeros in the output."""
+    rows, row = (channels, count), (channels,)
+
+    def backward(rng: np.random.Generator, dtype: Any) -> Arrays:
+        gy, x, gamma = normal(rows, rows, row)(rng, dtype)
+        return gy, *whole(rows)(rng, dtype), x, gamma, x.mean(axis=1), x.var(axis=1)
+
+    return [
+        Case("norm_relu", f"{rows}", normal(rows, row, row), {"eps": 1e-3}),
+        Case("norm_relu_backward", f"{rows}", backward, {"eps": 1e-3}),
+    ]
+
+
 def pool_cases(x: tuple[int, ...], kernel: int, stride: int) -> list[Case]:
     """Pooling with ties, its backward pass, and its tangent."""
     pooled = (x[0], (x[1] - kernel) // stride + 1, (x[2] - kernel) // stride + 1, x[3])
@@ -81,6 +129,29 @@ def pool_cases(x: tuple[int, ...], kernel: int, stride: int) -> list[Case]:
         Case("maxpool2d", f"{x}k{kernel}s{stride}", whole(x), options),
         Case("maxpool2d_backward", f"{x}k{kernel}s{stride}", backward, {"x_shape": x, **options}),
         Case("maxpool2d_take", f"{x}k{kernel}s{stride}", take, options),
+    ]
+
+
+def conv_block_cases(
+    x: tuple[int, ...], w: tuple[int, ...], stride: int, padding: int, pool: int, rectify: bool = True
+) -> list[Case]:
+    """A block in train mode, its gradients, and a block in evaluation mode."""
+    rows, cols = ((x[k + 1] + 2 * padding - w[k + 2]) // stride + 1 for k in (0, 1))
+    row, gy = w[:1], (w[0], rows // pool, cols // pool, x[3])
+    window = {"stride": stride, "padding": padding, "pool": pool, "rectify": rectify}
+    label = f"{x}*{w}/{stride}+{padding}p{pool}{'' if rectify else '-linear'}".replace(" ", "")
+
+    def forward(column: Any, *arrays: Any, **options: Any) -> Any:
+        return column.conv_block(*arrays, **options)[:3]
+
+    def backward(column: Any, gy: Any, *arrays: Any, **options: Any) -> Any:
+        y, _, _, saved = column.conv_block(*arrays, **options)
+        return (y, *column.conv_block_backward(gy, saved))
+
+    return [
+        Case("conv_block", label, normal(x, w, row, row, row), {"eps": 1e-3, **window}, call=forward),
+        Case("conv_block_backward", label, normal(gy, x, w, row, row, row), {"eps": 1e-3, **window}, call=backward),
+        Case("conv_block_apply", label, normal(x, w, row), window),
     ]
 
 
@@ -100,20 +171,19 @@ def softmax_case(classes: int, samples: int, kind: Any) -> Case:
     return Case("softmax_cross_entropy", f"{classes}x{samples}-{np.dtype(kind)}", draw)
 
 
-def adam_case(shape: tuple[int, ...], step: int, **penalties: float) -> Case:
-    """One update; some entries of theta are 0, where the sign is 0."""
+def adam_case(ends: list[int], number: int, **options: float) -> Case:
+    """One update of segments that end there; some entries of theta are 0, where the sign is 0."""
+    flat, each = (ends[-1],), (len(ends),)
 
     def draw(rng: np.random.Generator, dtype: Any) -> Arrays:
-        theta, grad, m, v = normal(shape, shape, shape, shape)(rng, dtype)
-        zero = rng.random(shape) < 0.3
+        theta, grad, m, v, l1, l2, centre = normal(flat, flat, flat, flat, each, each, each)(rng, dtype)
+        zero = rng.random(flat) < 0.3
         zero.flat[0] = False
         theta[zero] = 0
-        return theta, grad, m, abs(v)
+        factors = adam_factors(0.01, number, **options).astype(dtype)
+        return theta, grad, m, abs(v), factors, np.array(ends), abs(l1), abs(l2), centre
 
-    options = {"lr": 0.01, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "step": step, "l1": 0.0, "l2": 0.0}
-    return Case(
-        "adam_step", f"{shape}-{step}", draw, {**options, "centre": 0.0, "scale": 1.0, **penalties}, changed=(0, 2, 3)
-    )
+    return Case("adam_flat", f"{ends}-{number}", draw, changed=(0, 2, 3))
 
 
 def gather_case(samples: int, pixels: int, batch: int, tables: int, kind: Any) -> Case:
@@ -133,11 +203,17 @@ def gather_case(samples: int, pixels: int, batch: int, tables: int, kind: Any) -
 
 CASES: list[Case] = [
     *(Case("matmul", f"{m}x{k}x{n}", normal((m, k), (k, n))) for m, k, n in [(1, 1, 1), (5, 7, 3), (33, 20, 65)]),
+    *(case for shape in [(5, 7), (4, 3, 5, 5), (1, 2, 1, 3)] for case in weight_cases(*shape)),
+    *(case for shape in [(1, 1, 1), (5, 7, 3), (33, 20, 65), (7, 150, 33)] for case in linear_cases(*shape)),
+    *(case for shape in [(3, 6), (5, 40), (2, 3001)] for case in norm_relu_cases(*shape)),
     *conv_cases((3, 9, 7, 17), (5, 3, 3, 3), 1, 1),
     *conv_cases((1, 8, 8, 33), (4, 1, 5, 5), 1, 2),
     *conv_cases((2, 7, 5, 1), (3, 2, 2, 2), 3, 0),  # pixels that no window meets
     *conv_cases((2, 6, 7, 9), (3, 2, 2, 3), 2, 3),  # padding wider than the kernel, which is not square
     *conv_cases((4, 5, 5, 16), (6, 4, 1, 1), 2, 0),
+    *conv_block_cases((3, 9, 8, 17), (6, 3, 3, 3), 1, 1, 2),  # a row of pixels in no window
+    *conv_block_cases((2, 7, 7, 21), (5, 2, 5, 5), 2, 2, 1, rectify=False),
+    *conv_block_cases((1, 8, 8, 2), (3, 1, 3, 3), 1, 0, 3),
     *(case for shape in [(3, 6), (5, 40), (2, 3001)] for case in batchnorm_cases(*shape)),
     *(Case("relu", f"{shape}", whole(shape)) for shape in [(1,), (7, 33), (2, 3, 4, 17)]),
     *(relu_backward_case(*shape) for shape in [((9,),), ((3, 2, 5, 7),), ((4, 17), 1), ((2, 3, 2, 5), 6)]),
@@ -145,9 +221,9 @@ CASES: list[Case] = [
     *pool_cases((1, 7, 9, 40), 3, 2),  # windows overlap
     *pool_cases((3, 8, 9, 1), 2, 3),  # pixels between windows
     *(softmax_case(*shape) for shape in [(1, 3, np.int64), (10, 33, np.int32), (7, 1, np.uint8)]),
-    adam_case((5,), 1),
-    adam_case((4, 3, 2, 5), 7, l1=0.02, l2=0.1, centre=1.0, scale=10.0),
-    adam_case((31, 17), 1000, l1=0.5, l2=0.0),
+    adam_case([5], 1),
+    adam_case([1, 1, 48, 120], 7, scale=10.0),  # one segment is empty
+    adam_case([31, 9000, 40000], 1000),
     gather_case(11, 12, 5, 1, np.int64),
     gather_case(40, 36, 33, 3, np.int32),
 ]

@@ -52,8 +52,9 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "methods": (FLOOR_0 | {"backend", "layers", "losses", "lowrank", "curvature", "training"}, {"numpy"}),
     "benchmarks": (FLOOR_0 | ENGINE, {"numpy"}),
     "reports": (FLOOR_0 | {"files", "runs", "benchmarks", "curvature"}, {"numpy", "matplotlib", "jinja2"}),
+    "timing": (FLOOR_0 | ENGINE | {"benchmarks"}, {"numpy"}),
     "sweeps": (FLOOR_0 | {"files", "runs", "benchmarks"}, {"numpy", "dask"}),
-    "public": (FLOOR_0 | ENGINE | {"benchmarks", "reports", "sweeps"}, set()),  # halrp_np/__init__.py itself
+    "public": (FLOOR_0 | ENGINE | {"benchmarks", "reports", "sweeps", "timing"}, set()),  # halrp_np/__init__.py itself
     "cli": ({"public"}, {"click", "rich"}),
     "examples": ({"public"}, {"numpy", "click", "rich"}),
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..errors import ShapeError
 from ..typing import Array, Shape
 from .reference import output_size
@@ -58,3 +60,16 @@ def expect_gather(where: str, images: Array, rows: Array, source: Array, table: 
     fits = fits and rows.ndim == 1 and source.ndim == 1 and table_row.shape == source.shape
     expected = "uint8 images (M, P), rows (N,), source (D,), table (K, 256), table_row (D,)"
     expect(where, fits, expected, images, rows, source, table, table_row)
+
+
+def expect_flat(where: str, flat: tuple[Array, ...], factors: Array, ends: Array, penalties: tuple[Array, ...]) -> None:
+    """Raise ShapeError unless flat arrays are of one size and eight factors and per-segment arrays fit.
+
+    The values of `ends` are looked at on the host only: reading them on a GPU would mean to wait for it.
+    """
+    fits = flat[0].ndim == 1 and all(array.shape == flat[0].shape for array in flat) and factors.shape == (8,)
+    fits = fits and ends.ndim == 1 and ends.size > 0 and all(array.shape == ends.shape for array in penalties)
+    if fits and isinstance(ends, np.ndarray):
+        fits = bool(ends[-1] == flat[0].size and ends[0] >= 0 and (ends[1:] >= ends[:-1]).all())
+    expected = "flat arrays (P,), factors (8,), and ends rising to P, l1, l2, centre (S,)"
+    expect(where, fits, expected, *flat, factors, ends, *penalties)

@@ -4,25 +4,45 @@ Each wrapper checks shapes (the kernels check no bounds), settles one floating t
 and calls a kernel. No result depends on the number of threads.
 """
 
-from .numba_conv import conv2d, conv2d_grad_input, conv2d_grad_weight, matmul
-from .numba_norm import batchnorm_apply, batchnorm_backward, batchnorm_train
-from .numba_pointwise import adam_step, gather_images, relu, relu_backward, softmax_cross_entropy
+from .numba_block import conv_block, conv_block_apply, conv_block_backward
+from .numba_conv import conv2d, conv2d_grad_input, conv2d_grad_weight
+from .numba_linear import linear, linear_add, matmul
+from .numba_norm import (
+    batchnorm_apply,
+    batchnorm_backward,
+    batchnorm_train,
+    norm_relu,
+    norm_relu_backward,
+    row_dots,
+)
+from .numba_pointwise import adam_flat, gather_images, relu, relu_backward, softmax_cross_entropy
 from .numba_pool import maxpool2d, maxpool2d_backward, maxpool2d_take
+from .numba_weight import effective_weight, window_sums
 
 __all__ = [
-    "adam_step",
+    "adam_flat",
     "batchnorm_apply",
     "batchnorm_backward",
     "batchnorm_train",
     "conv2d",
     "conv2d_grad_input",
     "conv2d_grad_weight",
+    "conv_block",
+    "conv_block_apply",
+    "conv_block_backward",
+    "effective_weight",
     "gather_images",
+    "linear",
+    "linear_add",
     "matmul",
     "maxpool2d",
     "maxpool2d_backward",
     "maxpool2d_take",
+    "norm_relu",
+    "norm_relu_backward",
     "relu",
     "relu_backward",
+    "row_dots",
     "softmax_cross_entropy",
+    "window_sums",
 ]

@@ -8,8 +8,10 @@ from numba import prange
 from ..typing import Array
 from .arguments import expect_indices, floats
 from .buffers import empty, empty_like
-from .checks import expect, expect_gather
+from .checks import expect, expect_flat, expect_gather
 from .jit import compiled, threads_for
+
+_ENTRIES = 2**13  # of flat parameters, a task of Adam
 
 
 @compiled(parallel=True)
@@ -81,12 +83,13 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
     return loss, probabilities
 
 
-@compiled(parallel=True)
-def _adam_step(theta, grad, m, v, factors):  # type: ignore[no-untyped-def]
-    """One pass over four arrays; `factors` are in the type of theta."""
-    beta1, other1, beta2, other2, rate, root, eps, l1, l2, centre, scale = factors
+@compiled()
+def _adam_range(theta, grad, m, v, factors, penalty):  # type: ignore[no-untyped-def]
+    """One pass over entries that share their penalty."""
+    beta1, other1, beta2, other2, rate, root, eps, scale = factors
+    l1, l2, centre = penalty
     zero = theta.dtype.type(0)
-    for i in prange(theta.size):
+    for i in range(theta.size):
         value = theta[i]
         g = grad[i] + l2 * (value - centre)
         g += l1 if value > zero else (-l1 if value < zero else zero)
@@ -96,22 +99,35 @@ def _adam_step(theta, grad, m, v, factors):  # type: ignore[no-untyped-def]
         theta[i] = value - rate * m[i] / (np.sqrt(v[i]) * root + eps)
 
 
-def adam_step(
-    theta: Array, grad: Array, m: Array, v: Array, *, lr: float, beta1: float, beta2: float, eps: float, step: int,
-    l1: float, l2: float, centre: float, scale: float,
-) -> None:  # fmt: skip
-    """See reference.adam_step: theta, m and v change in place."""
-    state = (theta, m, v)
-    expect("adam_step", all(array.shape == theta.shape for array in (grad, m, v)), "one shape", theta, grad, m, v)
-    kind = theta.dtype.type
-    values = (beta1, 1 - beta1, beta2, 1 - beta2, lr / (1 - beta1**step), (1 - beta2**step) ** -0.5, eps)
-    factors = tuple(kind(value) for value in (*values, l1, l2, centre, scale))
-    flat = [np.ascontiguousarray(array, dtype=theta.dtype).reshape(-1) for array in (theta, grad, m, v)]
+@compiled(parallel=True)
+def _adam_flat(theta, grad, m, v, factors, ends, l1, l2, centre):  # type: ignore[no-untyped-def]
+    """Some entries a task, whatever segments they lie in; a task walks along its segments."""
+    for task in prange((theta.size + _ENTRIES - 1) // _ENTRIES):
+        first, last = task * _ENTRIES, min(theta.size, (task + 1) * _ENTRIES)
+        segment = np.searchsorted(ends, first, side="right")
+        while first < last:
+            end = min(ends[segment], last)
+            penalty = (l1[segment], l2[segment], centre[segment])
+            _adam_range(theta[first:end], grad[first:end], m[first:end], v[first:end], factors, penalty)
+            first = end
+            segment += 1
+
+
+def adam_flat(
+    theta: Array, grad: Array, m: Array, v: Array, factors: Array, ends: Array, l1: Array, l2: Array, centre: Array
+) -> None:
+    """See reference.adam_flat: theta, m and v change in place."""
+    expect_flat("adam_flat", (theta, grad, m, v), factors, ends, (l1, l2, centre))
+    (values,) = floats(theta)
+    kind = values.dtype
+    grads, firsts, seconds, own, *penalties = (
+        np.ascontiguousarray(array, dtype=kind) for array in (grad, m, v, factors, l1, l2, centre)
+    )
     with threads_for(theta.size):
-        _adam_step(*flat, factors)
-    for array, done in zip(state, (flat[0], flat[2], flat[3]), strict=True):
+        _adam_flat(values, grads, firsts, seconds, tuple(own), np.ascontiguousarray(ends, dtype=np.int64), *penalties)
+    for array, done in zip((theta, m, v), (values, firsts, seconds), strict=True):
         if not np.shares_memory(array, done):  # it was not contiguous, or of another type
-            array[...] = done.reshape(array.shape)
+            array[...] = done
 
 
 @compiled(parallel=True)

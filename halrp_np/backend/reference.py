@@ -6,15 +6,46 @@ here and nowhere else: ReLU'(0) = 0, a max-pool window passes its gradient to it
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from ..typing import Array, Shape
+from . import reference_blocks
 from .device import array_module
 
 
 def matmul(a: Array, b: Array) -> Array:
     """a b, for (M, K) and (K, N)."""
     return a @ b
+
+
+def linear(x: Array, W: Array, bias: Array | None = None, scale: Array | None = None) -> Array:
+    """W (scale ⊙ x) + bias, for x (I, N), W (J, I), bias (J,) and scale (I,), one entry a row; None is 0, or 1."""
+    y = W @ (x if scale is None else scale[:, None] * x)
+    return y if bias is None else y + bias[:, None]
+
+
+def linear_add(y: Array, scale: Array, x: Array, W: Array, bias: Array | None = None) -> Array:
+    """scale ⊙ y + W x + bias, for y (J, N), scale (J,), x (I, N), W (J, I) and bias (J,)."""
+    return scale[:, None] * y + linear(x, W, bias)
+
+
+def row_dots(a: Array, b: Array) -> Array:
+    """Σ_n a[i, n] b[i, n], for (I, N) and (I, N)."""
+    return (a * b).sum(axis=1)
+
+
+def effective_weight(W: Array, R: Array, S: Array, low_rank: Array) -> Array:
+    """R[j] W[j, i, ...] S[i] + low_rank[j, i], for W (J, I, ...), R (J,), S (I,) and low_rank (J, I)."""
+    window = (1,) * (W.ndim - 2)
+    rows, columns = R.reshape(-1, 1, *window), S.reshape(-1, *window)
+    return rows * W * columns + low_rank.reshape(*low_rank.shape, *window)
+
+
+def window_sums(gW: Array, W: Array) -> tuple[Array, Array]:
+    """Σ gW ⊙ W and Σ gW over the window of (J, I, ...), both (J, I)."""
+    rows = (gW.shape[0], gW.shape[1], -1)
+    return (gW * W).reshape(rows).sum(axis=2), gW.reshape(rows).sum(axis=2)
 
 
 def output_size(size: int, kernel: int, stride: int, padding: int) -> int:
@@ -106,6 +137,19 @@ def relu_backward(y: Array, gy: Array) -> Array:
     return gy * (positive if gy.ndim == y.ndim else positive[..., None, :])
 
 
+def norm_relu(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array]:
+    """y = max(γ (x - mean)/√(var + eps) + β, 0) over the rows of x (C, M), with mean (C,) and biased variance (C,)."""
+    normal, mean, var = batchnorm_train(x, gamma, beta, eps)
+    return relu(normal), mean, var
+
+
+def norm_relu_backward(
+    gy: Array, y: Array, x: Array, gamma: Array, mean: Array, var: Array, eps: float
+) -> tuple[Array, Array, Array]:
+    """Gradients of norm_relu in x, γ and β, from its output y and statistics: where y is 0 none comes through."""
+    return batchnorm_backward(relu_backward(y, gy), x, gamma, mean, var, eps)
+
+
 def maxpool2d(x: Array, kernel: int, stride: int) -> tuple[Array, Array]:
     """The largest entry of every window of x (C, H, W, N), and its position c*kernel + d in the window (uint8)."""
     xp = array_module(x)
@@ -139,6 +183,31 @@ def maxpool2d_take(x: Array, argmax: Array, kernel: int, stride: int) -> Array:
     return y
 
 
+def conv_block(
+    x: Array, w: Array, bias: Array, gamma: Array, beta: Array, eps: float, stride: int, padding: int, pool: int,
+    rectify: bool = True,
+) -> tuple[Array, Array, Array, Any]:  # fmt: skip
+    """y = maxpool(max(batchnorm(w * x + bias), 0)), the batch's mean and variance, and what the backward pass needs.
+
+    Math: z = conv2d(x, w) + bias, n = batchnorm_train(z; γ, β, eps), r = max(n, 0) or n without `rectify`, y = r or its
+    largest entries in windows of pool x pool, one beside the other. `saved` is for the same column's backward pass.
+    Shapes: x (C, H, W, N), w (O, C, kh, kw), bias, gamma, beta, mean, var (O,), y (O, H', W', N).
+    """
+    return reference_blocks.forward(sys.modules[__name__], x, w, bias, gamma, beta, eps, stride, padding, pool, rectify)
+
+
+def conv_block_backward(gy: Array, saved: Any, input_gradient: bool = True) -> tuple[Array | None, Array, Array, Array]:
+    """Gradients (gx or None, gw, gγ, gβ) of conv_block; that of the bias is 0, since the batch's mean takes it away."""
+    return reference_blocks.backward(sys.modules[__name__], gy, saved, input_gradient)
+
+
+def conv_block_apply(
+    x: Array, w: Array, bias: Array, stride: int, padding: int, pool: int, rectify: bool = True
+) -> Array:
+    """maxpool(max(w * x + bias, 0)): conv_block where the normalisation is part of w and bias."""
+    return reference_blocks.apply(sys.modules[__name__], x, w, bias, stride, padding, pool, rectify)
+
+
 def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
     """Loss of each sample (N,) and class probabilities (K, N), for logits (K, N) and integer labels (N,)."""
     xp = array_module(logits)
@@ -148,34 +217,32 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
     return loss, xp.exp(shifted - log_sum)
 
 
-def adam_step(
+def adam_flat(
     theta: Array,
     grad: Array,
     m: Array,
     v: Array,
-    *,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    step: int,
-    l1: float,
-    l2: float,
-    centre: float,
-    scale: float,
+    factors: Array,
+    ends: Array,
+    l1: Array,
+    l2: Array,
+    centre: Array,
 ) -> None:
-    """One Adam update of theta with moments m, v, all three changed in place; `step` counts from 1.
+    """One Adam update of flat theta with moments m, v, all three in place; each segment has a penalty of its own.
 
-    Math: g = scale (grad + l1 sign(θ) + l2 (θ - centre)), m ← β1 m + (1-β1) g, v ← β2 v + (1-β2) g²,
-    θ ← θ - lr/(1-β1ⁿ) m / (√v/√(1-β2ⁿ) + eps).
+    Math: factors β1, 1-β1, β2, 1-β2, a = lr/(1-β1ⁿ), b = 1/√(1-β2ⁿ), ε, scale for update number n = 1, 2, ...;
+    g = scale (grad + l1 sign(θ) + l2 (θ - centre)), m ← β1 m + (1-β1) g, v ← β2 v + (1-β2) g², θ ← θ - a m / (b√v + ε).
+    Shapes: theta, grad, m, v (P,), factors (8,), ends (S,) whole numbers: segment s is ends[s-1] .. ends[s] - 1.
     """
     xp = array_module(theta)
-    g = scale * (grad + l1 * xp.sign(theta) + l2 * (theta - centre))
+    beta1, other1, beta2, other2, rate, root, eps, scale = (factors[k] for k in range(8))
+    s = xp.searchsorted(ends, xp.arange(theta.size), side="right")  # the segment of every entry
+    g = scale * (grad + l1[s] * xp.sign(theta) + l2[s] * (theta - centre[s]))
     m *= beta1
-    m += (1 - beta1) * g
+    m += other1 * g
     v *= beta2
-    v += (1 - beta2) * g * g
-    theta -= (lr / (1 - beta1**step)) * m / (xp.sqrt(v) / (1 - beta2**step) ** 0.5 + eps)
+    v += other2 * g * g
+    theta -= rate * m / (root * xp.sqrt(v) + eps)
 
 
 def gather_images(images: Array, rows: Array, source: Array, table: Array, table_row: Array) -> Array:

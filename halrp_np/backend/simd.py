@@ -4,7 +4,7 @@ A block is a small matrix of vectors that the processor keeps in its registers w
 step loads a few vectors and a few scalars (or vectors) and combines every one with every other, so it does about 20
 multiply-adds for 9 loads; a plain loop does one for two. The functions below are Numba intrinsics: they take flat,
 contiguous float32 arrays and element offsets, and write the unrolled LLVM instructions of one step. They check no
-bounds; their callers in direct_conv.py do the arithmetic.
+bounds; their callers do the arithmetic, and direct_conv.py says why blocks have the shapes they have.
 
 Numba's disk cache watches the file of a kernel, not this one: after an edit here, delete the `__pycache__` beside it.
 """
@@ -16,16 +16,39 @@ from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import cgutils, config, types
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic as numba_intrinsic
 from numba.extending import models, register_model
 
-WIDE = bool(llvm.get_host_cpu_features().get("avx512f", False))
-LANES = 16 if WIDE else 8
-"""Floats of one vector: images of a batch slice, side by side."""
-PIXELS, OUTPUTS = (4, 5) if WIDE else (2, 5)
-"""Block of a convolution's output: 20 accumulators of AVX-512's 32 registers, 10 of AVX2's 16."""
-TAPS = 5 if WIDE else 2
+
+def _vector_registers() -> tuple[int, int]:
+    """Floats of a vector register and their number, on the processor that Numba compiles for.
+
+    LLVM itself is asked, by a sum of 16 floats: NUMBA_CPU_NAME and NUMBA_CPU_FEATURES may name a processor that is not
+    this one, and a processor's name implies features that no list states.
+    """
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    name, features = getattr(config, "CPU_NAME", None), getattr(config, "CPU_FEATURES", None)
+    name = name or llvm.get_host_cpu_name()
+    features = get_host_cpu_features() if features is None else features  # type: ignore[no-untyped-call]
+    machine = llvm.Target.from_default_triple().create_target_machine(cpu=name, features=features)
+    kind = "<16 x float>"
+    text = f"define {kind} @f({kind} %a, {kind} %b) {{ %c = fadd {kind} %a, %b\n ret {kind} %c }}"
+    assembly = machine.emit_assembly(llvm.parse_assembly(text))
+    if "zmm" in assembly:
+        return 16, 32
+    if "ymm" in assembly:
+        return 8, 16
+    return 4, 32 if machine.triple.startswith(("aarch64", "arm64")) else 16
+
+
+LANES, _REGISTERS = _vector_registers()
+"""Floats of one vector: images of a batch slice, side by side. 16 with AVX-512, 8 with AVX, 4 elsewhere."""
+PIXELS, OUTPUTS = (4, 5) if _REGISTERS == 32 else (2, 5)
+"""Block of a convolution's output: 20 accumulators of 32 registers, or 10 of 16, so that operands have room too."""
+TAPS = 5 if _REGISTERS == 32 else 2
 """Block of a weight gradient: TAPS x OUTPUTS accumulators."""
 
 _FLOAT = ir.FloatType()
@@ -94,7 +117,7 @@ def _float_array(kind: Any) -> bool:
     return isinstance(kind, types.Array) and kind.dtype == types.float32 and kind.ndim == 1 and kind.layout == "C"
 
 
-def _zero(size: int) -> Any:
+def zero_block(size: int) -> Any:
     """The intrinsic () -> Block(size) of zeros."""
 
     def typed(typing_context: Any) -> tuple[Any, _Emit]:
@@ -106,8 +129,26 @@ def _zero(size: int) -> Any:
     return intrinsic(typed)
 
 
-zero_pixel_block = _zero(PIXELS * OUTPUTS)
-zero_tap_block = _zero(TAPS * OUTPUTS)
+_zero = zero_block
+zero_pixel_block = zero_block(PIXELS * OUTPUTS)
+zero_tap_block = zero_block(TAPS * OUTPUTS)
+
+
+@intrinsic
+def pixel_block_of(typing_context: Any, values: Any, at: Any) -> Any:
+    """block[p, o] = values[at + o] in every lane: where a convolution with a bias starts."""
+    if not _float_array(values):
+        return None
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        base = _pointer(context, builder, signature.args[0], *arguments)
+        vectors = [_broadcast(builder, builder.load(builder.gep(base, [_INT(o)]))) for o in range(OUTPUTS)]
+        block = ir.Constant(ir.ArrayType(_VECTOR, PIXELS * OUTPUTS), ir.Undefined)
+        for at in range(PIXELS * OUTPUTS):
+            block = builder.insert_value(block, vectors[at % OUTPUTS], at)
+        return block
+
+    return Block(PIXELS * OUTPUTS)(values, types.int64), emit
 
 
 @intrinsic

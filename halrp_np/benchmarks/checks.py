@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import Device
-from ..backend.ops import kernels_in_use
+from ..backend.ops import COLUMNS, kernels_in_use
 from ..data import Stream, Task
 from ..errors import ConfigError, DeviceError, ResumeError
 from ..lowrank import pruning_plan
@@ -43,10 +43,26 @@ def check(config: RunConfig, stream: Stream, device: Device) -> None:
     kernels_in_use()
     new_method(config, stream.tasks[0].train.shape, device)
     check_ignored(config)
+    check_fast_math(config, device)
     check_pruning(config)
     for task in stream.tasks:
         build(config.model, task.train.shape, config.widths)(task.classes)
         check_batches(config, task)
+
+
+def check_fast_math(config: RunConfig, device: Device) -> None:
+    """Refuse Winograd convolutions where there are none.
+
+    Raises: ConfigError on a GPU, in float64 or under the reference kernels.
+    """
+    here = f"device={device.name}, dtype={config.dtype}, HALRP_NP_KERNELS={kernels_in_use()}"
+    if config.fast_math and not (device.name == "cpu" and config.dtype == "float32" and "reference" not in here):
+        raise ConfigError(
+            "fast_math",
+            expected="device=cpu, dtype=float32 and the fast kernels",
+            received=here,
+            next_step="Leave --fast-math out, or change the others.",
+        )
 
 
 def check_ignored(config: HalrpSettings) -> None:
@@ -188,10 +204,10 @@ def same_environment(folder: RunFolder, device: Device, reporter: Reporter) -> N
     began = folder.read_json(ENVIRONMENT)
     kernels = began.get("kernels")
     if kernels != now["kernels"]:
-        known = kernels in ("fast", "reference")
+        known = kernels in COLUMNS
         raise ResumeError(
             f"{folder.path}/{ENVIRONMENT}: kernels",
-            expected=f"HALRP_NP_KERNELS={kernels}, under which the run began" if known else "fast or reference",
+            expected=f"HALRP_NP_KERNELS={kernels}, under which the run began" if known else " or ".join(COLUMNS),
             received=now["kernels"] if known else repr(kernels),
             next_step=f"Set HALRP_NP_KERNELS={kernels} and resume again." if known else NEW_FOLDER,
         )

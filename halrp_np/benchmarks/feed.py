@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from ..backend import Device, ops
 from ..data import Images
 from ..typing import Array
@@ -19,15 +17,17 @@ class Feed:
         self.source = device.to_device(images.source)
         self.table = device.to_device(images.table.astype(dtype))
         self.table_row = device.to_device(images.table_row)
+        self.rows, self.labels = device.to_device(images.rows), device.to_device(images.labels_of())
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def batch(self, rows: np.ndarray[Any, Any]) -> tuple[Array, Array]:
-        """Images (C, H, W, N) and labels (N,) of these positions of the subset."""
-        chosen = self.device.to_device(self.images.rows[rows])
-        pixels = ops.gather_images(self.store, chosen, self.source, self.table, self.table_row)  # (C H W, N)
-        return pixels.reshape(*self.images.shape, len(rows)), self.device.to_device(self.images.labels_of(rows))
+    def batch(self, rows: Array) -> tuple[Array, Array]:
+        """Images (C, H, W, N) and labels (N,) of these positions of the subset, given on the host or on the device."""
+        chosen = self.device.to_device(rows)
+        store_rows = self.rows[chosen]
+        pixels = ops.gather_images(self.store, store_rows, self.source, self.table, self.table_row)  # (C H W, N)
+        return pixels.reshape(*self.images.shape, rows.shape[0]), self.labels[chosen]
 
 
 class Feeds:

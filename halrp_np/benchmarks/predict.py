@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from ..backend import Device, to_host
 from ..errors import ConfigError, ResumeError, ShapeError
-from ..layers import EVALUATE
+from ..layers import EVALUATE, inference
 from ..runs import checkpoint
 from ..runs.record import RunFolder
 from .catalog import new_method
@@ -53,7 +53,7 @@ class TrainedRun:
         Raises: ConfigError for a task that was not learned; ShapeError for other images than the run's, raw pixels, or
         NaN.
         """
-        model, params = self.method.network(_whole_number(task))
+        model, params = inference(*self.method.network(_whole_number(task)))
         found = self._checked(images)
         size = self.config.evaluation_batch
         some = found if len(found) else np.zeros((1, *self.shape))  # so that no image gives (0, K) too

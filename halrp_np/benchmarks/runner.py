@@ -10,25 +10,26 @@ from typing import Any
 import numpy as np
 
 from ..backend import Device
-from ..backend.ops import kernels_in_use
+from ..backend.ops import fast_math, kernels_in_use
 from ..data import Stream, Task
 from ..methods import MethodTask
 from ..runs import checkpoint
 from ..runs import config as resolver
 from ..runs.environment import environment
 from ..runs.record import RunFolder
-from ..training import evaluate, metrics
-from . import checks, tables
+from ..training import metrics
+from . import checks, tables, verify
 from .catalog import new_method, open_stream
 from .config import RunConfig, fingerprint, read_config, settled
+from .evaluation import SPLITS, Evaluation
 from .feed import Feeds
 from .session import STATE, Reporter, Session
 
-SPLITS = ("test", "validation")
 
-
-def run(config: RunConfig, out: str | os.PathLike[str], reporter: Reporter | None = None) -> Path:
-    """Run `config` in the new folder `out`; returns the folder.
+def run(
+    config: RunConfig, out: str | os.PathLike[str], reporter: Reporter | None = None, *, verify_device: bool = False
+) -> Path:
+    """Run `config` in the new folder `out`; returns the folder. `verify_device` compares some first steps before.
 
     Raises: DeviceError, DataError, ConfigError, StorageError before anything is trained; DivergenceError when the loss
     is not finite; RunInterruptedError after a Ctrl-C, everything saved.
@@ -39,8 +40,11 @@ def run(config: RunConfig, out: str | os.PathLike[str], reporter: Reporter | Non
     RunFolder.check_new(out)  # before a long download
     stream, notes = open_stream(config, reporter.note)
     checks.check(config, stream, device)
+    if verify_device:
+        with fast_math(config.fast_math):
+            reporter.note(f"verified: {verify.agreement(config, stream, device)}")
     folder = RunFolder.create(out)
-    with folder.lock():
+    with folder.lock(), fast_math(config.fast_math):
         protocol = checks.protocol_of(stream)
         recorded = {"config": resolver.as_record(config), "protocol": protocol}
         folder.write_json("config.json", recorded)  # first: a folder with it can be resumed
@@ -63,7 +67,7 @@ def resume(path: str | os.PathLike[str], reporter: Reporter | None = None) -> Pa
     folder = RunFolder.open(path)
     config, protocol = read_config(folder)
     kernels_in_use()  # refuses a wrong name before anything is touched
-    with folder.lock("halrp-np resume"):
+    with folder.lock("halrp-np resume"), fast_math(config.fast_math):
         checks.state_not_lost(folder)
         saved = [name for name in checkpoint.names(folder.checkpoints) if checkpoint.exists(folder.checkpoints, name)]
         checks.same_config(folder, config, protocol, saved)
@@ -83,6 +87,7 @@ class Run:
         self.folder, self.device, self.reporter = session.folder, session.device, session.reporter
         self.method = new_method(config, stream.tasks[0].train.shape, self.device)
         self.feeds = Feeds(self.device, np.dtype(config.dtype))
+        self.evaluation = Evaluation(self.method, self.feeds, config.evaluation_batch)
         self.accuracy: dict[str, metrics.Matrix] = {split: [] for split in SPLITS}
         self.capacity: list[list[Any]] = []
         self.timing: list[tables.Cost | None] = []
@@ -138,15 +143,10 @@ class Run:
         self.reporter.task(task.position, self.accuracy["test"][-1], self.growth()["released"], self.ranks())
 
     def evaluate_seen(self, seen: tuple[Task, ...]) -> None:
-        """Top-1 accuracy in percent on each task, on both splits, with the task's own network formed once."""
-        rows: dict[str, list[float]] = {split: [] for split in SPLITS}
-        for task in seen:
-            model, params = self.method.network(task.position)
-            for split, images in (("test", task.test), ("validation", task.validation)):
-                examples = self.feeds.open(images)
-                rows[split].append(evaluate(model, params, examples, self.config.evaluation_batch))
+        """Top-1 accuracy in percent on each task, on both splits."""
+        found = [self.evaluation.of(task) for task in seen]
         for split in SPLITS:
-            self.accuracy[split].append(rows[split])
+            self.accuracy[split].append([accuracies[split] for accuracies in found])
 
     def save(self, task: Task) -> None:
         """Everything learned so far, in one step; then the tables, which can be made again from it."""

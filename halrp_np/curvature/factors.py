@@ -73,15 +73,18 @@ class ConvFactor:
     Z: Array
 
     def squares(self) -> Array:
-        return (self._flat() ** 2).sum(axis=1)
+        flat = self._flat()
+        return array_module(flat).einsum("mp,mp->m", flat, flat)  # no array of squares
 
     def gram(self) -> Array:
+        """Z Zᵀ, of which BLAS forms one half: it sees that both are the same array."""
         flat = self._flat()
-        return ops.matmul(flat, flat.T)
+        return flat @ flat.T
 
     def along(self, U: Array, Vt: Array) -> Array:
-        M, J, I = self.Z.shape[:3]
-        on_inputs = ops.matmul(self.Z.sum(axis=(3, 4)).reshape(M * J, I), Vt.T).reshape(M, J, -1)  # Σ_i v_i, (M, J, q)
+        M, J, I, kh, kw = self.Z.shape
+        over_window = self.Z.reshape(M * J * I, kh * kw) @ array_module(U).ones(kh * kw, dtype=U.dtype)
+        on_inputs = ops.matmul(over_window.reshape(M * J, I), Vt.T).reshape(M, J, -1)  # Σ_i v_i, (M, J, q)
         return (on_inputs * U).sum(axis=1).T
 
     def _flat(self) -> Array:
@@ -91,14 +94,19 @@ class ConvFactor:
 def curvature_roots(loss: Loss, outputs: Array, targets: Array) -> Array:
     """Roots a_nc of ∂²L/∂y_n² = Σ_c a_nc a_ncᵀ, for L the mean loss of convex losses.
 
-    Shapes: outputs (C, N), result (C, C, N): entry, root, sample.
+    Roots that are 0 but for rounding in every sample are left out: cross-entropy has one, since it does not mind a
+    constant added to all outputs.
+
+    Shapes: outputs (C, N), result (C, K, N): entry, root, sample; 1 ≤ K ≤ C.
     """
     xp = array_module(outputs)
     C, N = outputs.shape
     unit = xp.ascontiguousarray(xp.broadcast_to(xp.asarray(np.eye(C, dtype=outputs.dtype))[:, :, None], (C, C, N)))
     A = to_host(loss.hess_vec(outputs, targets, unit)).astype(np.float64)
     values, vectors = np.linalg.eigh(np.moveaxis(A, 2, 0))  # of N small matrices, on the host
-    roots = vectors * np.sqrt(np.maximum(values, 0))[:, None, :]
+    largest = values.max(axis=0)  # of each root over the samples, ascending
+    least = min(int((largest <= 4 * np.finfo(outputs.dtype).eps * largest[-1]).sum()), C - 1)
+    roots = vectors[:, :, least:] * np.sqrt(np.maximum(values[:, None, least:], 0))
     return xp.asarray(np.ascontiguousarray(np.moveaxis(roots, 0, 2)).astype(outputs.dtype))
 
 
@@ -119,8 +127,7 @@ def weight_factors(
         passes.append({name: _entry(gys, name) for name in layers})
     known = decomposed_layers(model, head="")
     for name in layers:
-        a = xp.stack([one.pop(name) for one in passes], axis=-2)  # (J, ..., K, N)
-        yield name, _factor(known[name], params[f"{name}.weight"], _entry(cache, name), a)
+        yield name, _factor(known[name], params[f"{name}.weight"], _entry(cache, name), [p.pop(name) for p in passes])
 
 
 def factor_bytes(model: Sequential, params: Params, cache: Any, classes: int, layers: Sequence[str]) -> int:
@@ -135,19 +142,37 @@ def factor_bytes(model: Sequential, params: Params, cache: Any, classes: int, la
     return cotangents + largest
 
 
-def _factor(layer: Layer, W: Array, x: Array, a: Array) -> Factor:
-    """The factor from the layer's input, which is its cache, and the cotangents a of its output."""
+def _factor(layer: Layer, W: Array, x: Array, gys: list[Array]) -> Factor:
+    """The factor from the layer's input, which is its cache, and the K cotangents of its output."""
+    xp = array_module(x)
     if isinstance(layer, Linear):
-        return LinearFactor(a, x)
+        return LinearFactor(xp.stack(gys, axis=-2), x)
     assert isinstance(layer, Conv2d)
-    xp, K = array_module(x), a.shape[-2]
-    Z = xp.zeros((x.shape[-1] * K, *W.shape), dtype=W.dtype)
-    for n in range(x.shape[-1]):
-        one = slice(n, n + 1)
-        own, x_n, a_n = {"weight": W}, xp.ascontiguousarray(x[..., one]), xp.ascontiguousarray(a[..., one])
-        _, found = layer.r_backward(own, x_n, None, None, a_n, input_gradient=False, wanted=("weight",))
-        Z[n * K : (n + 1) * K] = found["weight"]
+    J, K, N = layer.outputs, len(gys), x.shape[-1]
+    Z, a = xp.empty((N * K, *W.shape), dtype=W.dtype), _by_sample(gys)
+    windows = _windows(layer, x)
+    for n in range(N):
+        patches = xp.ascontiguousarray(windows[n]).reshape(-1, a.shape[-1])  # (I kh kw, H' W')
+        Z[n * K : (n + 1) * K] = (a[n].reshape(K * J, -1) @ patches.T).reshape(K, *W.shape)
     return ConvFactor(Z)
+
+
+def _by_sample(gys: list[Array]) -> Array:
+    """K images (J, H, W, N) as (N, K, J, H W), channel by channel: pieces to transpose that stay in the caches."""
+    xp, (J, H, W, N) = array_module(gys[0]), gys[0].shape
+    found = xp.empty((N, len(gys), J, H * W), dtype=gys[0].dtype)
+    for k, gy in enumerate(gys):
+        for j in range(J):
+            found[:, k, j] = gy[j].reshape(H * W, N).T
+    return found
+
+
+def _windows(layer: Conv2d, x: Array) -> Array:
+    """What the kernel meets: x (I, H, W, N) as a view (N, I, kh, kw, H', W') of its padded copy."""
+    xp, edge = array_module(x), (layer.padding, layer.padding)
+    padded = xp.ascontiguousarray(xp.moveaxis(xp.pad(x, ((0, 0), edge, edge, (0, 0))), -1, 0))
+    windows = xp.lib.stride_tricks.sliding_window_view(padded, (layer.kernel, layer.kernel), axis=(2, 3))
+    return xp.moveaxis(windows[:, :, :: layer.stride, :: layer.stride], (2, 3), (4, 5))
 
 
 def _entry(tree: Any, path: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..backend import to_host
+from ..backend import array_module, to_host
 from ..errors import ConfigError
 from ..layers import EVALUATE, Sequential
 from ..losses import Loss
@@ -55,8 +55,8 @@ def averaged_square(
     for samples, parts in gradients:
         count += 1
         for number, g in enumerate(parts):
-            square = (g * g).mean() if reduction == "mean" else (g * g).sum()
-            totals[number] = totals[number] + samples * square
+            square = _squared(g)
+            totals[number] = totals[number] + samples * (square / g.size if reduction == "mean" else square)
     return {name: float(to_host(total)) / count for name, total in zip(layers, totals, strict=True)}
 
 
@@ -66,5 +66,12 @@ def _weight_gradients(
     """The batch's size and the gradient of its mean loss in the weight of each layer."""
     x, labels = batch
     outputs, cache = model.forward(params, x, EVALUATE)
-    _, grads = model.backward(params, cache, loss.grad(outputs, labels), input_gradient=False)
-    return x.shape[-1], [grads[f"{name}.weight"] for name in layers]
+    names = [f"{name}.weight" for name in layers]
+    _, grads = model.backward(params, cache, loss.grad(outputs, labels), input_gradient=False, wanted=names)
+    return x.shape[-1], [grads[name] for name in names]
+
+
+def _squared(g: Array) -> Array:
+    """‖g‖², row by row, and so without an array of all squares."""
+    rows = g.reshape(g.shape[0], -1)
+    return array_module(g).einsum("jp,jp->j", rows, rows).sum()

@@ -5,6 +5,7 @@ from .base import EVALUATE, Layer, Mode
 from .container import Residual, Sequential
 from .conv import Conv2d
 from .dropout import Dropout
+from .fused import fuse, inference
 from .linear import Linear
 from .norm import BatchNorm1d, BatchNorm2d
 from .perturbed import (
@@ -39,6 +40,8 @@ __all__ = [
     "Sequential",
     "decomposed_layers",
     "effective_weight",
+    "fuse",
+    "inference",
     "merged_params",
     "perturb",
     "perturbed_twin",

@@ -57,8 +57,25 @@ class Conv2d(Layer):
         weight = uniform_fan_in(generator, (self.outputs, self.inputs, self.kernel, self.kernel), fan_in, dtype)
         return {"weight": weight, "bias": uniform_fan_in(generator, (self.outputs,), fan_in, dtype)}
 
+    @property
+    def plain(self) -> Conv2d:
+        """The layer itself; of a perturbed one, the layer that it perturbs."""
+        return self
+
+    def check(self, x: Array, where: str = "Conv2d") -> None:
+        """Raise ShapeError unless x has this layer's channels and is no smaller than its window."""
+        check_images(where, x, self.inputs, self.kernel, self.padding)
+
+    def dense_weight(self, params: Params) -> Array:
+        """The weight of the convolution, (J, I, k, k)."""
+        return params["weight"]
+
+    def weight_gradients(self, params: Params, gW: Array) -> Params:
+        """The gradients of what makes up the weight, from the gradient of the weight."""
+        return {"weight": gW}
+
     def forward(self, params: Params, x: Array, mode: Mode = EVALUATE) -> tuple[Array, Cache]:
-        check_images("Conv2d", x, self.inputs, self.kernel, self.padding)
+        self.check(x)
         y = apply(x, params["weight"], self.stride, self.padding)
         y += params["bias"][:, None, None, None]  # y is ours: no second array
         return y, x

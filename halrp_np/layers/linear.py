@@ -49,9 +49,18 @@ class Linear(Layer):
         weight = uniform_fan_in(generator, (self.outputs, self.inputs), self.inputs, dtype)
         return {"weight": weight, "bias": uniform_fan_in(generator, (self.outputs,), self.inputs, dtype)}
 
+    @property
+    def plain(self) -> Linear:
+        """The layer itself; of a perturbed one, the layer that it perturbs."""
+        return self
+
+    def dense_weight(self, params: Params) -> Array:
+        """The weight of the layer, (J, I)."""
+        return params["weight"]
+
     def forward(self, params: Params, x: Array, mode: Mode = EVALUATE) -> tuple[Array, Cache]:
         check_features("Linear", x, self.inputs)
-        return apply(x, params["weight"]) + params["bias"][:, None], x
+        return ops.linear(x, params["weight"], params["bias"]), x
 
     def backward(
         self, params: Params, cache: Cache, gy: Array, *, input_gradient: bool = True, wanted: Names = None

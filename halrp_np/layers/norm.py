@@ -168,9 +168,12 @@ class BatchNorm(Layer):
 
     def new_buffers(self, params: Params, cache: Cache) -> Params:
         x, mean, var, batch_statistics = cache
-        if not self.track or not batch_statistics:
+        return self.moved(params, mean, var, x.size // self.channels) if batch_statistics else {}
+
+    def moved(self, params: Params, mean: Array, var: Array, count: int) -> Params:
+        """The running statistics after a batch of `count` values a channel with this mean and biased variance."""
+        if not self.track:
             return {}
-        count = x.size // self.channels
         unbiased = var * (count / max(count - 1, 1))
         keep = 1.0 - self.momentum
         return {

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backend import array_module
+from ..backend import array_module, ops
 from ..typing import Array, Params
 from . import conv, linear
-from .base import EVALUATE, Cache, Layer, Mode, Names, check_features, check_images, gradients
+from .base import EVALUATE, Cache, Layer, Mode, Names, check_features, gradients
 from .container import Sequential
 from .conv import Conv2d
 from .linear import PRODUCT, Linear
@@ -25,11 +25,7 @@ NOTHING_MOVED: tuple[Any, Any, Any, Params] = (None, None, None, {})
 
 def effective_weight(params: Params) -> Array:
     """K = R W S + B A, with B A added at every kernel position; shape of W."""
-    W, R, S = params["weight"], params["R"], params["S"]
-    low_rank = params["B"] @ params["A"]  # (J, I)
-    if W.ndim == 2:
-        return R[:, None] * W * S + low_rank
-    return R[:, None, None, None] * W * S[:, None, None] + low_rank[:, :, None, None]
+    return ops.effective_weight(params["weight"], params["R"], params["S"], ops.matmul(params["B"], params["A"]))
 
 
 def project_gradient(params: Params, gK: Array) -> Params:
@@ -38,14 +34,12 @@ def project_gradient(params: Params, gK: Array) -> Params:
     Math: with C = Σ_cd gK ⊙ W and D = Σ_cd gK (both (J, I)),
     ∂L/∂R_j = Σ_i C_ji S_i, ∂L/∂S_i = Σ_j C_ji R_j, ∂L/∂B = D Aᵀ, ∂L/∂A = Bᵀ D.
     """
-    C, D = gK * params["weight"], gK
-    if gK.ndim == 4:
-        C, D = C.sum(axis=(2, 3)), D.sum(axis=(2, 3))
+    C, D = ops.window_sums(gK, params["weight"])
     return {
-        "R": C @ params["S"],
-        "S": params["R"] @ C,
-        "A": params["B"].T @ D,
-        "B": D @ params["A"].T,
+        "R": (C * params["S"]).sum(axis=1),
+        "S": (params["R"][:, None] * C).sum(axis=0),
+        "A": ops.matmul(params["B"].T, D),
+        "B": ops.matmul(D, params["A"].T),
     }
 
 
@@ -76,9 +70,8 @@ def r_project_gradient(params: Params, rparams: Params, gK: Array, rgK: Array) -
     r∂R = rC S + C rS, r∂S = rCᵀ R + Cᵀ rR, r∂B = rD Aᵀ + D rAᵀ, r∂A = Bᵀ rD + rBᵀ D.
     """
     W = params["weight"]
-    window = tuple(range(2, W.ndim))
-    C, D = (gK * W).sum(axis=window), gK.sum(axis=window)
-    rwindow = tuple(axis + 1 for axis in window)
+    C, D = ops.window_sums(gK, W)
+    rwindow = tuple(range(3, rgK.ndim))
     rC, rD = (rgK * W).sum(axis=rwindow), rgK.sum(axis=rwindow)
     r = {"R": rC @ params["S"], "S": params["R"] @ rC, "A": params["B"].T @ rD, "B": rD @ params["A"].T}
     moved = {
@@ -104,12 +97,20 @@ class PerturbedLinear(Layer):
     def __init__(self, base: Linear) -> None:
         self.base = base
 
+    @property
+    def plain(self) -> Linear:
+        """The layer that this one perturbs."""
+        return self.base
+
+    def dense_weight(self, params: Params) -> Array:
+        """The effective weight, (J, I)."""
+        return effective_weight(params)
+
     def forward(self, params: Params, x: Array, mode: Mode = EVALUATE) -> tuple[Array, Cache]:
         check_features("PerturbedLinear", x, self.base.inputs)
-        scaled = linear.apply(x * params["S"][:, None], params["weight"])  # W (S x), (J, N)
+        scaled = ops.linear(x, params["weight"], scale=params["S"])  # W (S x), (J, N)
         inner = linear.apply(x, params["A"])  # A x, (r, N)
-        y = params["R"][:, None] * scaled + linear.apply(inner, params["B"]) + params["bias"][:, None]
-        return y, (x, scaled, inner)
+        return ops.linear_add(scaled, params["R"], inner, params["B"], params["bias"]), (x, scaled, inner)
 
     def backward(
         self, params: Params, cache: Cache, gy: Array, *, input_gradient: bool = True, wanted: Names = None
@@ -120,16 +121,16 @@ class PerturbedLinear(Layer):
         gb = Σ_n gy, gx = S ⊙ h + Aᵀ gz.
         """
         x, scaled, inner = cache
-        h = linear.grad_input(gy * params["R"][:, None], params["weight"])
+        h = ops.linear(gy, params["weight"].T, scale=params["R"])
         gz = linear.grad_input(gy, params["B"])
         formulas = {
-            "R": lambda: (gy * scaled).sum(axis=1),
-            "S": lambda: (x * h).sum(axis=1),
+            "R": lambda: ops.row_dots(gy, scaled),
+            "S": lambda: ops.row_dots(x, h),
             "A": lambda: linear.grad_weight(gz, x),
             "B": lambda: linear.grad_weight(gy, inner),
             "bias": lambda: gy.sum(axis=1),
         }
-        gx = params["S"][:, None] * h + linear.grad_input(gz, params["A"]) if input_gradient else None
+        gx = ops.linear_add(h, params["S"], gz, params["A"].T) if input_gradient else None
         return gx, gradients(wanted, formulas)
 
     def r_forward(self, params: Params, cache: Cache, rparams: Params, rx: Array | None) -> tuple[Array, Cache]:
@@ -170,7 +171,7 @@ class PerturbedLinear(Layer):
         A, B, S, W = params["A"], params["B"], params["S"], params["weight"]
         h = gz = None
         if rx is not None or rS is not None or rA is not None:  # else no term below needs what backward formed
-            h, gz = linear.grad_input(gy * params["R"][:, None], W), linear.grad_input(gy, B)
+            h, gz = ops.linear(gy, W.T, scale=params["R"]), linear.grad_input(gy, B)
         moved = total(_by_row(params["R"], rgy), None if rR is None else _by_row(rR, gy))
         rh = PRODUCT.r_grad_input(gy, W, moved, None, tuple(x.shape))
         rgz = PRODUCT.r_grad_input(gy, B, rgy, rB, tuple(inner.shape))
@@ -218,9 +219,26 @@ class PerturbedConv2d(Layer):
     def __init__(self, base: Conv2d) -> None:
         self.base = base
 
+    @property
+    def plain(self) -> Conv2d:
+        """The layer that this one perturbs."""
+        return self.base
+
+    def dense_weight(self, params: Params) -> Array:
+        """The effective kernel, (J, I, k, k)."""
+        return effective_weight(params)
+
+    def check(self, x: Array) -> None:
+        """Raise ShapeError unless x has this layer's channels and is no smaller than its window."""
+        self.base.check(x, "PerturbedConv2d")
+
+    def weight_gradients(self, params: Params, gK: Array) -> Params:
+        """The gradients of R, S, A and B from that of the effective kernel."""
+        return project_gradient(params, gK)
+
     def forward(self, params: Params, x: Array, mode: Mode = EVALUATE) -> tuple[Array, Cache]:
-        check_images("PerturbedConv2d", x, self.base.inputs, self.base.kernel, self.base.padding)
-        K = effective_weight(params)
+        self.check(x)
+        K = self.dense_weight(params)
         y = conv.apply(x, K, self.base.stride, self.base.padding)
         y += params["bias"][:, None, None, None]
         return y, (x, K)
@@ -296,7 +314,7 @@ def merged_params(model: Sequential, params: Params) -> Params:
     merged = dict(params)
     for name, layer in model.walk():
         if isinstance(layer, PerturbedLinear | PerturbedConv2d):
-            merged[f"{name}.weight"] = effective_weight({n: params[f"{name}.{n}"] for n in layer.names()})
+            merged[f"{name}.weight"] = layer.dense_weight({n: params[f"{name}.{n}"] for n in layer.names()})
             for factor in ("R", "S", "A", "B"):
                 del merged[f"{name}.{factor}"]
     return merged

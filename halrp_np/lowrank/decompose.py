@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..backend import array_module, to_host
 from ..errors import ConfigError, DivergenceError, ShapeError
 from ..typing import Array
@@ -51,7 +53,8 @@ def decompose(Ebar: Array) -> Decomposition:
     """Return the reduced singular value decomposition of a mean residual.
 
     Shapes: Ebar (J, I); U (J, q), s (q,), Vt (q, I), q = min(J, I).
-    Math:   Ē = U diag(s) Vᵀ, s descending.
+    Math:   Ē = U diag(s) Vᵀ, s descending. In single precision by eigenvectors of a Gram matrix, three times as fast,
+            where these are exact enough. Signs, and bases of equal singular values, are free either way.
     Raises: ShapeError when Ebar is not a matrix of floats; DivergenceError when it is not finite.
     Reference: HALRP (arXiv 2311.15161), decomposition of the residual.
     """
@@ -64,8 +67,30 @@ def decompose(Ebar: Array) -> Decomposition:
             next_step="Take window_mean(E) of a convolution's residual first.",
         )
     check_finite("decompose", "the residual", Ebar)
+    found = _by_gram_matrix(Ebar) if Ebar.dtype == np.float32 else None
+    if found is not None:
+        return found
     U, s, Vt = array_module(Ebar).linalg.svd(Ebar, full_matrices=False)
     return Decomposition(U, s, Vt)
+
+
+def _by_gram_matrix(Ebar: Array) -> Decomposition | None:
+    """The decomposition of a float32 matrix by the smaller of its two Gram matrices, in float64; None if not safe.
+
+    Math: Ē Ēᵀ = U diag(s²) Uᵀ, Vᵀ = diag(1/s) Uᵀ Ē, or the same of Ēᵀ. With ε = 2⁻⁵³ rounding moves an eigenvalue by
+    about ε s₁², so v_i and v_j are orthogonal to ε s₁²/(s_i s_j): 1e-9 where s_q² > 2⁻²³ s₁², and singular values are
+    as exact as that. Smaller ones, zeros above all, are left to the decomposition of Ē itself.
+    """
+    xp, wide = array_module(Ebar), Ebar.shape[0] <= Ebar.shape[1]
+    E = xp.ascontiguousarray(Ebar if wide else Ebar.T).astype(np.float64)
+    squares, vectors = xp.linalg.eigh(E @ E.T)  # ascending
+    ends = to_host(squares[:: max(1, squares.shape[0] - 1)])
+    if not ends[0] > float(np.finfo(np.float32).eps) * ends[-1]:
+        return None
+    s, U = xp.sqrt(squares[::-1]), vectors[:, ::-1]
+    Vt = (U.T @ E) / s[:, None]
+    U, s, Vt = (part.astype(np.float32, order="C") for part in (U, s, Vt))
+    return Decomposition(U, s, Vt) if wide else Decomposition(xp.ascontiguousarray(Vt.T), s, xp.ascontiguousarray(U.T))
 
 
 def initial_factors(decomposition: Decomposition, rank: int) -> tuple[Array, Array]:

@@ -2,7 +2,8 @@
 
 from . import metrics
 from .loop import Hooks, PhasePlan, evaluate, train_phase
-from .optimizer import SGD, Adam, Optimizer, Penalty, make_optimizer, penalty_value
+from .optimizer import SGD, Adam, Optimizer, make_optimizer
+from .penalty import Penalty, penalty_value
 from .schedule import exponential_gamma
 
 __all__ = [

@@ -11,10 +11,13 @@ import numpy as np
 
 from ..backend import Streams, array_module, restore_generator, saved_generator, to_host
 from ..errors import ConfigError, DivergenceError
-from ..layers import EVALUATE, Mode, Sequential
+from ..layers import EVALUATE, Dropout, Mode, Sequential, fuse
 from ..losses import Loss
 from ..typing import Array, Examples, Params
-from .optimizer import Optimizer, Penalty
+from .flat import Flat
+from .optimizer import Optimizer
+from .penalty import Penalty
+from .recorded import Recorded
 
 LOSS_CHECK_STEPS = 25  # a finite loss is asserted this often and at every epoch's end: one host read each time
 
@@ -100,62 +103,99 @@ def train_phase(
 
     Raises: DivergenceError when the loss is not finite, naming task, phase, epoch and step.
     """
-    state = hooks.restore(plan) or fresh_state(plan, model, params, optimizer, streams)
+    state = hooks.restore(plan) or fresh_state(plan, model, params, streams)
+    step = Step(plan, fuse(model), state, loss=loss, optimizer=optimizer, penalties=penalties, hooks=hooks)
+    take = Recorded(step, examples)
     for record in state.history:
         hooks.after_epoch(plan, record)
     steps = plan.steps_per_epoch(len(examples))
     while state.step < plan.epochs * steps:
         order = restore_generator(state.order)
         rows = order.permutation(len(examples)) if plan.shuffle else np.arange(len(examples))
+        take.epoch(rows)
         for number in range(state.step % steps, steps):
-            batch = rows[number * plan.batch : (number + 1) * plan.batch]
-            training_step(plan, model, state, examples.batch(batch), loss, optimizer, penalties, hooks)
+            take(number * plan.batch, (number + 1) * plan.batch)
             if number + 1 < steps:
                 hooks.after_step(plan, state, plan.epochs * steps)
         close_epoch(plan, state, order, steps, hooks)
         hooks.after_step(plan, state, plan.epochs * steps)
     hooks.finished(plan, state)
-    return state.params
+    moved = {name: value.copy() for name, value in step.flat.params.items()}  # else one would keep all of them alive
+    return {**state.params, **moved}
 
 
-def fresh_state(
-    plan: PhasePlan, model: Sequential, params: Params, optimizer: Optimizer, streams: Streams
-) -> PhaseState:
-    """A phase at its first step: copies of what will move, zero moments, streams at their start."""
-    moving = set(model.trainable)  # buffers are replaced, never changed in place
-    own = {name: params[name].copy() if name in moving else params[name] for name in model.names()}
+def fresh_state(plan: PhasePlan, model: Sequential, params: Params, streams: Streams) -> PhaseState:
+    """A phase at its first step: nothing has moved, streams are at their start."""
     return PhaseState(
-        params=own,
-        moments=optimizer.start(own, model.trainable),
+        params={name: params[name] for name in model.names()},
+        moments={},
         order=saved_generator(streams.generator(f"order {plan.name}", plan.task)),
         dropout=streams.generator(f"dropout {plan.name}", plan.task),
     )
 
 
-def training_step(
-    plan: PhasePlan,
-    model: Sequential,
-    state: PhaseState,
-    batch: tuple[Array, Array],
-    loss: Loss,
-    optimizer: Optimizer,
-    penalties: dict[str, Penalty],
-    hooks: Hooks,
-) -> None:
-    """Forward, loss, backward, update: one step of the phase."""
-    x, labels = batch
-    outputs, cache = model.forward(state.params, x, Mode(train=True, dropout=state.dropout))
-    value, gy = loss.value_and_grad(outputs, labels)
-    _, grads = model.backward(state.params, cache, gy, input_gradient=False)
-    buffers = model.new_buffers(state.params, cache)
-    hooks.before_update(plan, state, value)
-    lr = plan.lr * plan.gamma**state.step
-    optimizer.step(state.params, grads, state.moments, lr, state.step + 1, penalties)
-    state.params.update(buffers)
-    state.losses.append(value)
-    state.step += 1
-    if len(state.losses) % LOSS_CHECK_STEPS == 0:
-        settle_losses(plan, state)
+class Step:
+    """One update of a phase, to be called with each batch: gradients, then the optimizer.
+
+    What is trained moves into flat arrays (copies) and `state` then holds views of them; buffers are replaced, never
+    changed in place. `gradients` and `update` touch the device alone.
+    """
+
+    def __init__(
+        self,
+        plan: PhasePlan,
+        model: Sequential,
+        state: PhaseState,
+        *,
+        loss: Loss,
+        optimizer: Optimizer,
+        penalties: dict[str, Penalty],
+        hooks: Hooks,
+    ) -> None:
+        self.plan, self.model, self.state, self.hooks = plan, model, state, hooks
+        self.loss, self.optimizer = loss, optimizer
+        self.flat = Flat(state.params, model.trainable, optimizer.moments, state.moments, penalties)
+        state.params = {**state.params, **self.flat.params}
+        state.moments = self.flat.moment_params
+
+    def __call__(self, x: Array, labels: Array) -> None:
+        """Take one step on this batch."""
+        state = self.state
+        value, buffers = self.gradients(x, labels)
+        self.hooks.before_update(self.plan, state, value)
+        self.update(self.flat.on_device(self.factors(state.step)))
+        state.params.update(buffers)
+        self.count(value)
+
+    def factors(self, number: int) -> np.ndarray[Any, Any]:
+        """What update number 0, 1, ... of the phase needs besides arrays, on the host."""
+        return self.optimizer.factors(self.plan.lr * self.plan.gamma**number, number + 1)
+
+    def count(self, value: Array) -> None:
+        """The step is done, and this was its loss."""
+        self.state.losses.append(value)
+        self.state.step += 1
+        if len(self.state.losses) % LOSS_CHECK_STEPS == 0:
+            settle_losses(self.plan, self.state)
+
+    @property
+    def alone(self) -> bool:
+        """Whether the host has no part in a step: it draws no mask, and nobody listens between gradient and update."""
+        draws = any(isinstance(layer, Dropout) and layer.rate > 0 for _, layer in self.model.walk())
+        return not draws and type(self.hooks).before_update is Hooks.before_update
+
+    def gradients(self, x: Array, labels: Array) -> tuple[Array, Params]:
+        """Forward, loss, backward into `flat.grad`: the loss and the buffers after the batch."""
+        params = self.state.params
+        outputs, cache = self.model.forward(params, x, Mode(train=True, dropout=self.state.dropout))
+        value, gy = self.loss.value_and_grad(outputs, labels)
+        _, grads = self.model.backward(params, cache, gy, input_gradient=False)
+        self.flat.set_gradients(grads)
+        return value, self.model.new_buffers(params, cache)
+
+    def update(self, factors: Array) -> None:
+        """The optimizer's update of the flat parameters, with its factors on the device."""
+        self.optimizer.update(self.flat, factors)
 
 
 def settle_losses(plan: PhasePlan, state: PhaseState) -> list[float]:

@@ -1,48 +1,34 @@
-"""Adam and SGD with the penalties of the objective, one call a step, updating the trained arrays in place."""
+"""Adam and SGD with the penalties of the objective, one update of the flat parameters a step, in place.
+
+What changes from step to step (the rate, Adam's bias corrections) is worked out on the host and handed over as a few
+`factors` on the device: `update` then looks at the device alone, and the same recorded work serves every step.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from ..backend import array_module, ops
+import numpy as np
+
+from ..backend import ops
 from ..errors import ConfigError
-from ..typing import Array, Params
+from ..typing import Array
+from .flat import Flat
 
-
-@dataclass(frozen=True)
-class Penalty:
-    """l1 |θ|₁ + l2/2 ‖θ - centre‖² on one parameter."""
-
-    l1: float = 0.0
-    l2: float = 0.0
-    centre: float = 0.0
-
-
-NO_PENALTY = Penalty()
-
-
-def penalty_value(params: Params, penalties: dict[str, Penalty]) -> Array:
-    """Σ l1 |θ|₁ + l2/2 ‖θ - centre‖² over the penalised parameters, on the device; 0.0 when there are none."""
-    total: Array = 0.0
-    for name, penalty in penalties.items():
-        theta = params[name]
-        offset = theta - penalty.centre
-        total = total + penalty.l1 * abs(theta).sum() + 0.5 * penalty.l2 * (offset * offset).sum()
-    return total
+HostArray = np.ndarray[Any, Any]
 
 
 class Optimizer(Protocol):
-    """What the loop asks of an optimizer: moments to start with, and a step in place."""
+    """What the loop asks of an optimizer: the kinds of its moments, the factors of a step, and the step in place."""
 
-    def start(self, params: Params, names: tuple[str, ...]) -> Params:
-        """Zero state arrays for the named parameters, under names of their own."""
+    moments: tuple[str, ...]
+
+    def factors(self, lr: float, number: int) -> HostArray:
+        """What update number 1, 2, ... needs besides arrays, in float64."""
         ...
 
-    def step(
-        self, params: Params, grads: Params, state: Params, lr: float, number: int, penalties: dict[str, Penalty]
-    ) -> None:
-        """Update number 1, 2, ... of `params` and `state`, in place."""
+    def update(self, flat: Flat, factors: Array) -> None:
+        """Move `flat.theta` and its moments by `flat.grad`; `factors` are on the device, in the parameters' type."""
         ...
 
 
@@ -52,36 +38,25 @@ class Adam:
     The penalty's gradient l1 sign(θ) + l2 (θ - centre) joins before the scaling; sign(0) = 0.
     """
 
+    moments: tuple[str, ...] = ("m", "v")
+
     def __init__(self, scale: float = 1.0, eps: float = 1e-8) -> None:
         self.scale, self.eps = scale, eps
 
-    def start(self, params: Params, names: tuple[str, ...]) -> Params:
-        return {
-            f"{moment}/{name}": array_module(params[name]).zeros_like(params[name])
-            for name in names
-            for moment in ("m", "v")
-        }
+    def factors(self, lr: float, number: int) -> HostArray:
+        return adam_factors(lr, number, scale=self.scale, eps=self.eps)
 
-    def step(
-        self, params: Params, grads: Params, state: Params, lr: float, number: int, penalties: dict[str, Penalty]
-    ) -> None:
-        for name, grad in grads.items():
-            penalty = penalties.get(name, NO_PENALTY)
-            ops.adam_step(
-                params[name],
-                grad,
-                state[f"m/{name}"],
-                state[f"v/{name}"],
-                lr=lr,
-                beta1=0.9,
-                beta2=0.999,
-                eps=self.eps,
-                step=number,
-                l1=penalty.l1,
-                l2=penalty.l2,
-                centre=penalty.centre,
-                scale=self.scale,
-            )
+    def update(self, flat: Flat, factors: Array) -> None:
+        m, v = flat.moments["m"], flat.moments["v"]
+        ops.adam_flat(flat.theta, flat.grad, m, v, factors, flat.ends, flat.l1, flat.l2, flat.centre)
+
+
+def adam_factors(
+    lr: float, number: int, *, scale: float = 1.0, eps: float = 1e-8, beta1: float = 0.9, beta2: float = 0.999
+) -> HostArray:
+    """The eight factors of Adam's update number 1, 2, ...: see reference.adam_flat."""
+    rate, root = lr / (1 - beta1**number), (1 - beta2**number) ** -0.5
+    return np.array([beta1, 1 - beta1, beta2, 1 - beta2, rate, root, eps, scale])
 
 
 class SGD:
@@ -89,22 +64,20 @@ class SGD:
 
     def __init__(self, scale: float = 1.0, momentum: float = 0.0) -> None:
         self.scale, self.momentum = scale, momentum
+        self.moments: tuple[str, ...] = ("v",) if momentum else ()
 
-    def start(self, params: Params, names: tuple[str, ...]) -> Params:
-        if not self.momentum:
-            return {}
-        return {f"v/{name}": array_module(params[name]).zeros_like(params[name]) for name in names}
+    def factors(self, lr: float, number: int) -> HostArray:
+        return np.array([lr, self.momentum, self.scale])
 
-    def step(
-        self, params: Params, grads: Params, state: Params, lr: float, number: int, penalties: dict[str, Penalty]
-    ) -> None:
-        for name, grad in grads.items():
-            theta, penalty = params[name], penalties.get(name, NO_PENALTY)
-            sign = array_module(theta).sign(theta)
-            g = self.scale * (grad + penalty.l1 * sign + penalty.l2 * (theta - penalty.centre))
+    def update(self, flat: Flat, factors: Array) -> None:
+        lr, momentum, scale = (factors[k] for k in range(3))
+        for k, part in enumerate(flat.slices):
+            theta = flat.theta[part]
+            penalty = flat.l1[k] * flat.xp.sign(theta) + flat.l2[k] * (theta - flat.centre[k])
+            g = scale * (flat.grad[part] + penalty)
             if self.momentum:
-                velocity = state[f"v/{name}"]
-                velocity *= self.momentum
+                velocity = flat.moments["v"][part]
+                velocity *= momentum
                 velocity += g
                 g = velocity
             theta -= lr * g

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from conftest import strided
 from halrp_np.backend import gemm_conv, jit, numba_kernels, ops, reference
 from halrp_np.errors import ShapeError
+from halrp_np.training.optimizer import adam_factors
 
-ADAM = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "step": 3}
 CONVOLUTIONS = [  # C, O, H, W, N, kh, kw, stride, padding
     (3, 20, 9, 11, 17, 5, 5, 1, 2),  # outputs fill their blocks; pixels and lanes do not
     (7, 11, 8, 8, 33, 3, 3, 2, 1),
@@ -192,19 +192,33 @@ def test_softmax_cross_entropy(rng, dtype, layout, shape) -> None:
     assert_close(probabilities, expected[1], tolerance_of(dtype, 4e-6))
 
 
-@pytest.mark.parametrize("penalties", [{"l1": 0.0, "l2": 0.0}, {"l1": 0.3, "l2": 0.2}])
-@pytest.mark.parametrize("shape", [(1001,), (3, 5, 2), (0,)])
-def test_adam_step_in_place(rng, dtype, layout, shape, penalties) -> None:
-    theta, grad, m = (layout(rng.standard_normal(shape).astype(dtype)) for _ in range(3))
-    v = layout(rng.random(shape).astype(dtype))
-    theta[:2] = 0  # sign(0) = 0
-    expected, before = double(theta, grad, m, v), grad.copy()
-    options = {**ADAM, **penalties, "centre": 0.5, "scale": 0.7}
-    numba_kernels.adam_step(theta, grad, m, v, **options)
-    reference.adam_step(*expected, **options)
-    for array, exact in zip((theta, m, v), (expected[0], *expected[2:]), strict=True):
-        assert_close(array, exact, tolerance_of(dtype, 1e-6))
-    np.testing.assert_array_equal(grad, before)
+def flat_parameters(rng: np.random.Generator, sizes: list[int], dtype: Any) -> list[np.ndarray]:
+    """Arguments of adam_flat for segments of these sizes; a few entries of theta are 0, where the sign is 0."""
+    ends = np.cumsum(sizes)
+    theta, grad, m, v = (rng.standard_normal(ends[-1]).astype(dtype) for _ in range(4))
+    theta[::7] = 0
+    penalties = [rng.random(ends.size).astype(dtype) for _ in range(3)]
+    return [theta, grad, m, abs(v), adam_factors(1e-3, 3, scale=0.7).astype(dtype), ends, *penalties]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    sizes=st.lists(st.integers(0, 9000) | st.just(8192), min_size=1, max_size=8),
+    dtype=st.sampled_from([np.float32, np.float64]),
+    layout=st.sampled_from([np.ascontiguousarray, strided]),
+    seed=st.integers(0, 99),
+)
+def test_adam_gives_every_segment_its_own_penalty(sizes, dtype, layout, seed) -> None:
+    arguments = flat_parameters(np.random.default_rng(seed), sizes, dtype)
+    exact = [array.astype(np.float64) if array.dtype == dtype else array for array in arguments]
+    own = [layout(array.copy()) for array in arguments]
+    numba_kernels.adam_flat(*own)
+    reference.adam_flat(*exact)
+    for k, (array, expected) in enumerate(zip(own, exact, strict=True)):
+        if k in (0, 2, 3):
+            assert_close(array, expected, tolerance_of(dtype, 1e-6))
+        else:
+            np.testing.assert_array_equal(array, arguments[k])
 
 
 def gather_case(rng: np.random.Generator, dtype: Any, count: int) -> tuple[np.ndarray, ...]:
@@ -281,7 +295,7 @@ def test_shapes_that_do_not_fit_are_refused_before_a_kernel_runs(rng) -> None:
     x, w, gy = random_conv(rng, (2, 3, 5, 5, 4, 3, 3, 1, 1), np.float32)
     rows, column = rng.standard_normal((4, 6)), rng.standard_normal(4)
     images, order, source, table, kind = gather_case(rng, np.float32, 7)
-    adam = {**ADAM, "l1": 0.0, "l2": 0.0, "centre": 0.0, "scale": 1.0}
+    theta, grad, m, v, factors, ends, *penalties = flat_parameters(rng, [3, 4], np.float32)
     calls: list[tuple[str, tuple[Any, ...], dict[str, float]]] = [
         ("matmul", (rows, rows), {}),
         ("conv2d", (x[:1], w, 1, 1), {}),
@@ -296,7 +310,10 @@ def test_shapes_that_do_not_fit_are_refused_before_a_kernel_runs(rng) -> None:
         ("maxpool2d_backward", (x, x, x.shape, 2, 2), {}),
         ("softmax_cross_entropy", (rows, np.full(6, 4)), {}),
         ("softmax_cross_entropy", (rows, np.full(6, -1)), {}),
-        ("adam_step", (column, column[:3], column.copy(), column.copy()), adam),
+        ("adam_flat", (theta, grad[:3], m, v, factors, ends, *penalties), {}),
+        ("adam_flat", (theta, grad, m, v, factors[:7], ends, *penalties), {}),
+        ("adam_flat", (theta, grad, m, v, factors, ends + 1, *penalties), {}),
+        ("adam_flat", (theta, grad, m, v, factors, ends[:1], *penalties), {}),
         ("gather_images", (images, order + 50, source, table, kind), {}),
         ("gather_images", (images, order, source - 30, table, kind), {}),
         ("gather_images", (images, order, source, table[:1], kind), {}),

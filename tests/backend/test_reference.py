@@ -111,10 +111,11 @@ def test_adam_entry_by_entry_over_three_steps(rng: np.random.Generator) -> None:
     theta, m, v = rng.normal(size=4), np.zeros(4), np.zeros(4)
     theta[2] = 0.0
     expected = [(float(value), 0.0, 0.0) for value in theta]
-    options = {"lr": 0.1, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "l1": 0.3, "l2": 0.2, "centre": 1.0, "scale": 10.0}
     for step in (1, 2, 3):
         grad = rng.normal(size=4)
-        reference.adam_step(theta, grad, m, v, step=step, **options)
+        bias = (0.1 / (1 - 0.9**step), (1 - 0.999**step) ** -0.5)
+        factors = np.array([0.9, 1 - 0.9, 0.999, 1 - 0.999, *bias, 1e-8, 10.0])
+        reference.adam_flat(theta, grad, m, v, factors, np.array([4]), *np.array([[0.3], [0.2], [1.0]]))
         for k, (t, first, second) in enumerate(expected):
             g = 10 * (grad[k] + 0.3 * np.sign(t) + 0.2 * (t - 1))
             first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g * g

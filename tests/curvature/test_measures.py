@@ -15,7 +15,7 @@ from halrp_np.curvature import (
     dense_matrix,
     layer_curvatures,
 )
-from halrp_np.curvature.factors import curvature_roots, gradient_roots
+from halrp_np.curvature.factors import ConvFactor, curvature_roots, gradient_roots, weight_factors
 from halrp_np.curvature.measures import removal_by_products
 from halrp_np.errors import DivergenceError
 from halrp_np.layers import (
@@ -273,8 +273,38 @@ def test_roots_multiply_to_the_curvature_of_the_outputs(loss: Any, dtype: Any) -
     expected = loss.hess_vec(outputs, targets, r)
     np.testing.assert_allclose(product, expected, rtol=0, atol=1e-14 if dtype is np.float64 else 1e-6)
     assert roots.dtype == dtype
+    adds_up = isinstance(loss, CrossEntropy)  # a constant added to all outputs changes nothing
+    assert roots.shape == (4, 3 if adds_up else 4, 6)
     g = gradient_roots(loss, outputs, targets)
     np.testing.assert_allclose(g[:, 0], loss.grad(outputs, targets) * 6**0.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("k", "stride", "padding"), [(5, 1, 2), (4, 1, 0), (3, 2, 1), (1, 2, 0), (2, 3, 0)])
+def test_a_convolution_s_factor_holds_the_gradients_of_single_samples(
+    k: int, stride: int, padding: int, dtype: Any
+) -> None:
+    """Each under each root, by the layer's own way back, and what is read off them."""
+    layer, draw = Conv2d(2, 3, kernel=k, stride=stride, padding=padding), np.random.default_rng(5)
+    model = Sequential({"conv": layer, "flatten": Flatten()})
+    params, x = model.init(draw, dtype), draw.normal(size=(2, 7, 8, 4)).astype(dtype)
+    outputs, cache = model.forward(params, x, EVALUATE)
+    roots = draw.normal(size=(outputs.shape[0], 5, 4)).astype(dtype)
+    ((name, factor),) = weight_factors(model, params, cache, roots, ["conv"])
+    assert name == "conv"
+    assert isinstance(factor, ConvFactor)
+    Z = []
+    for n in range(4):
+        one = model.forward(params, x[..., n : n + 1].copy(), EVALUATE)[1]
+        Z += [model.backward(params, one, roots[:, r, n : n + 1].copy())[1]["conv.weight"] for r in range(5)]
+    tolerance = {"rtol": 0, "atol": (1e-4 if dtype == np.float32 else 1e-12) * np.abs(Z).max() ** 2}
+    np.testing.assert_allclose(factor.Z, Z, **tolerance)
+    flat = np.array(Z).reshape(20, -1)
+    np.testing.assert_allclose(factor.gram(), flat @ flat.T, **tolerance)
+    assert (factor.gram() == factor.gram().T).all()
+    np.testing.assert_allclose(factor.squares(), (flat**2).sum(axis=1), **tolerance)
+    U, Vt = draw.normal(size=(3, 2)).astype(dtype), draw.normal(size=(2, 2)).astype(dtype)
+    along = np.einsum("mjicd,jq,qi->qm", np.array(Z), U, Vt)
+    np.testing.assert_allclose(factor.along(U, Vt), along, **tolerance)
 
 
 def test_outputs_that_overflow_are_told() -> None:

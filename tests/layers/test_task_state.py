@@ -12,6 +12,7 @@ from halrp_np.methods.halrp import Halrp
 from halrp_np.methods.settings import PRESETS, HalrpSettings
 from halrp_np.models import lenet
 from halrp_np.training import Hooks, PhasePlan
+from halrp_np.training.flat import Flat
 from halrp_np.training.optimizer import SGD
 
 WD, L1 = 0.01, 0.003
@@ -89,9 +90,9 @@ def test_warm_up_moved_what_the_perturbation_starts_from(learned: Any) -> None:
 
 def penalty_gradient(halrp: Halrp, params: dict[str, Any], penalties: dict[str, Any]) -> dict[str, Any]:
     """What one plain step with rate 1 subtracts when the loss has no gradient."""
-    moved = {name: value.copy() for name, value in params.items()}
-    SGD().step(moved, {name: np.zeros(value.shape) for name, value in params.items()}, {}, 1.0, 1, penalties)
-    return {name: params[name] - moved[name] for name in params}
+    flat = Flat(params, tuple(params), (), {}, penalties)
+    SGD().update(flat, flat.on_device(SGD().factors(1.0, 1)))
+    return {name: params[name] - flat.params[name] for name in params}
 
 
 def expected_penalty_gradient(name: str, value: Any, centre: float) -> Any:

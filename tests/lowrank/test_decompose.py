@@ -94,6 +94,55 @@ def test_no_other_factors_of_the_same_rank_come_closer(J: int, I: int, seed: int
     assert ((Ebar - moved) ** 2).sum() >= best - 1e-12
 
 
+KINDS = {
+    "random": lambda draw, J, I: draw.normal(size=(J, I)),
+    "zero": lambda draw, J, I: np.zeros((J, I)),
+    "of rank one": lambda draw, J, I: np.outer(draw.normal(size=J), draw.normal(size=I)),
+    "of half its rank": lambda draw, J, I: draw.normal(size=(J, -(-J // 2))) @ draw.normal(size=(-(-J // 2), I)),
+    "with equal singular values": lambda draw, J, I: 3 * np.linalg.qr(draw.normal(size=(max(J, I), min(J, I))))[0],
+    "with small singular values": lambda draw, J, I: draw.normal(size=(J, I)) * 10.0 ** -np.arange(J)[:, None],
+    "with a zero row and column": lambda draw, J, I: (
+        draw.normal(size=(J, I)) * (np.arange(J) > 0)[:, None] * (np.arange(I) > 0)
+    ),
+}
+
+
+@pytest.mark.parametrize("scale", [1e-18, 1.0, 1e18])
+@pytest.mark.parametrize("kind", KINDS)
+@given(J=sizes, I=sizes, seed=seeds)
+def test_any_matrix_is_decomposed_to_its_own_precision(kind: str, scale: float, J: int, I: int, seed: int) -> None:
+    exact = KINDS[kind](np.random.default_rng(seed), J, I)
+    exact = exact.T if exact.shape != (J, I) else exact
+    for dtype in (np.float32, np.float64):
+        Ebar = (scale * exact).astype(dtype)
+        parts, q, eps = decompose(Ebar), min(J, I), 40 * np.finfo(dtype).eps
+        assert (parts.U.shape, parts.s.shape, parts.Vt.shape) == ((J, q), (q,), (q, I))
+        assert {parts.U.dtype, parts.s.dtype, parts.Vt.dtype} == {np.dtype(dtype)}
+        U, s, Vt = (part.astype(np.float64) for part in (parts.U, parts.s, parts.Vt))
+        np.testing.assert_allclose(U.T @ U, np.eye(q), atol=eps)
+        np.testing.assert_allclose(Vt @ Vt.T, np.eye(q), atol=eps)
+        expected = np.linalg.svd(Ebar.astype(np.float64), compute_uv=False)
+        np.testing.assert_allclose(s, expected, rtol=0, atol=eps * expected[0])
+        np.testing.assert_allclose((U * s) @ Vt, Ebar, rtol=0, atol=eps * expected[0])
+        assert (np.diff(s) <= 0).all()
+        assert s[-1] >= 0
+
+
+def test_the_gram_matrix_serves_where_it_is_exact_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Single precision and no singular value near rounding; everything else goes the long way."""
+    calls, svd = [], np.linalg.svd
+    monkeypatch.setattr(np.linalg, "svd", lambda *args, **options: calls.append(args[0].shape) or svd(*args, **options))
+    draw = np.random.default_rng(0)
+    wide, tall = draw.normal(size=(10, 40)), draw.normal(size=(40, 10))
+    for Ebar in (wide, tall, 1e-18 * wide, np.asfortranarray(wide), wide[:, ::-1], np.ones((1, 1))):
+        decompose(Ebar.astype(np.float32))
+    assert calls == []
+    at_the_edge = np.diag([1.0, 3e-4]).astype(np.float32)  # squares apart by more than single precision
+    for Ebar in (wide, tall, at_the_edge, np.zeros((3, 2), np.float32), np.ones((3, 2), np.float32)):
+        decompose(Ebar)
+    assert calls == [(10, 40), (40, 10), (2, 2), (3, 2), (3, 2)]
+
+
 def test_factors_are_contiguous_new_and_of_the_same_dtype(
     dtype: Any, layout: Callable[..., Any], rng: np.random.Generator
 ) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from halrp_np.errors import ConfigError
 from halrp_np.training import SGD, Adam, Optimizer, Penalty, make_optimizer, penalty_value
+from halrp_np.training.flat import Flat
 
 Params = dict[str, np.ndarray]
 PENALTIES = {"a": Penalty(l1=0.01, l2=0.3), "b": Penalty(l2=0.2, centre=1.0), "c": Penalty(l1=0.05)}
@@ -18,16 +19,26 @@ def random_params(rng: np.random.Generator, dtype: Any) -> Params:
     return {name: rng.normal(size=shape).astype(dtype) for name, shape in shapes.items()}
 
 
+def flattened(params: Params, optimizer: Optimizer, penalties: dict[str, Penalty]) -> Flat:
+    """All of the parameters at the start of a phase."""
+    return Flat(params, tuple(params), optimizer.moments, {}, penalties)
+
+
+def step(optimizer: Optimizer, flat: Flat, grads: Params, lr: float, number: int) -> None:
+    """One update with these gradients."""
+    flat.set_gradients(grads)
+    optimizer.update(flat, flat.on_device(optimizer.factors(lr, number)))
+
+
 # ---- the factor ten on gradients, exactly ---------------------------------------------------------------------------
 
 
 def three_steps(optimizer: Adam) -> float:
     """Parameter 1 after gradients g, 2g, 3g with g = 1e-8 at a rate of 1e-3."""
-    params = {"x": np.array([1.0])}
-    state = optimizer.start(params, ("x",))
+    flat = flattened({"x": np.array([1.0])}, optimizer, {})
     for number in (1, 2, 3):
-        optimizer.step(params, {"x": np.array([number * 1e-8])}, state, 1e-3, number, {})
-    return float(params["x"][0])
+        step(optimizer, flat, {"x": np.array([number * 1e-8])}, 1e-3, number)
+    return float(flat.params["x"][0])
 
 
 def test_ten_times_the_gradient_is_a_tenth_of_epsilon_under_adam() -> None:
@@ -61,11 +72,10 @@ def test_ten_steps_agree_with_torch(name: str, scale: float, rng: np.random.Gene
     else:
         reference = torch.optim.SGD(theirs.values(), lr=0.01, momentum=momentum)
     schedule = torch.optim.lr_scheduler.ExponentialLR(reference, 0.97)
-    params = {key: value.copy() for key, value in start.items()}
     ours = make_optimizer(name.split()[0], scale=scale, momentum=momentum)
-    state = ours.start(params, tuple(params))
+    flat = flattened(start, ours, PENALTIES)
     for n, grad in enumerate(grads):
-        ours.step(params, grad, state, 0.01 * 0.97**n, n + 1, PENALTIES)
+        step(ours, flat, grad, 0.01 * 0.97**n, n + 1)
         reference.zero_grad()
         loss = sum((theirs[key] * torch.from_numpy(grad[key])).sum() for key in theirs) + torch_penalty(torch, theirs)
         loss.backward()
@@ -74,7 +84,7 @@ def test_ten_steps_agree_with_torch(name: str, scale: float, rng: np.random.Gene
         reference.step()
         schedule.step()
     tolerance = 1e-12 if dtype is np.float64 else 2e-5
-    for key, value in params.items():
+    for key, value in flat.params.items():
         assert value.dtype == dtype
         np.testing.assert_allclose(value, theirs[key].detach().numpy(), rtol=tolerance, atol=tolerance, err_msg=key)
 
@@ -84,10 +94,9 @@ def test_ten_steps_agree_with_torch(name: str, scale: float, rng: np.random.Gene
 
 def pulls(optimizer: Optimizer, params: Params, penalties: dict[str, Penalty]) -> Params:
     """The gradient that one step of plain descent at rate 1 takes off when the loss has none."""
-    after = {key: value.copy() for key, value in params.items()}
-    zero = {key: np.zeros_like(value) for key, value in params.items()}
-    optimizer.step(after, zero, optimizer.start(after, tuple(after)), 1.0, 1, penalties)
-    return {key: params[key] - after[key] for key in params}
+    flat = flattened(params, optimizer, penalties)
+    step(optimizer, flat, {}, 1.0, 1)
+    return {key: params[key] - flat.params[key] for key in params}
 
 
 def test_the_penalty_gradient_is_the_derivative_of_the_penalty_value(rng: np.random.Generator) -> None:
@@ -134,18 +143,20 @@ def test_a_step_updates_in_place_and_leaves_the_gradients(
     dtype: Any,
     layout: Callable[[np.ndarray], np.ndarray],
 ) -> None:
-    params = {key: layout(value) for key, value in random_params(rng, dtype).items()}
-    grads = {key: layout(value) for key, value in random_params(rng, dtype).items()}
-    plain = {key: value.copy() for key, value in params.items()}
-    kept, same = {key: value.copy() for key, value in grads.items()}, dict(params)
-    state, plain_state = optimizer.start(params, tuple(params)), optimizer.start(plain, tuple(plain))
+    start, grads = (
+        {key: layout(value) for key, value in random_params(rng, dtype).items()} for _ in ("params", "grads")
+    )
+    kept = {key: value.copy() for key, value in (*start.items(), *(("grad " + k, g) for k, g in grads.items()))}
+    flat = flattened(start, optimizer, PENALTIES)
+    views, before = dict(flat.params), {key: value.copy() for key, value in flat.params.items()}
     for number in (1, 2):
-        optimizer.step(params, grads, state, 0.1, number, PENALTIES)
-        optimizer.step(plain, kept, plain_state, 0.1, number, PENALTIES)
-    for key in params:
-        assert params[key] is same[key]
-        np.testing.assert_array_equal(grads[key], kept[key])
-        np.testing.assert_allclose(params[key], plain[key], rtol=1e-6 if dtype is np.float32 else 1e-14)
+        step(optimizer, flat, grads, 0.1, number)
+    for key, view in views.items():
+        assert (view != before[key]).any()
+        assert np.shares_memory(view, flat.theta)
+        np.testing.assert_array_equal(start[key], kept[key])
+        np.testing.assert_array_equal(grads[key], kept["grad " + key])
+        np.testing.assert_array_equal(flat.grads[key], kept["grad " + key])
 
 
 def test_an_unknown_optimizer_is_refused() -> None:

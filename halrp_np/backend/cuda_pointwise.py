@@ -1,0 +1,80 @@
+"""CUDA C of what looks at one entry, one sample or one row at a time."""
+
+SOURCE = r"""
+__global__ void relu(const real* x, real* y, wide count) {
+    FOR_EACH(k, count) y[k] = rectified(x[k]);
+}
+
+// A product, so that a NaN gradient shows even where the output is 0.
+__global__ void relu_backward(const real* y, const real* gy, real* gx, wide count) {
+    FOR_EACH(k, count) gx[k] = gy[k] * (y[k] > 0 ? (real)1 : (real)0);
+}
+
+// One thread a sample; a label out of range gives NaN: to raise an error would mean to wait for the GPU.
+__global__ void softmax_cross_entropy(const real* logits, const wide* labels, real* loss, real* chances, int classes,
+                                      wide batch) {
+    FOR_EACH(n, batch) {
+        real most = logits[n];
+        for (int c = 1; c < classes; ++c) {
+            const real value = logits[c * batch + n];
+            if (value > most || value != value) most = value;
+        }
+        real total = 0;
+        for (int c = 0; c < classes; ++c) total += exp(logits[c * batch + n] - most);
+        const real log_sum = log(total);
+        for (int c = 0; c < classes; ++c) chances[c * batch + n] = exp(logits[c * batch + n] - most - log_sum);
+        const wide label = labels[n];
+        const bool known = label >= 0 && label < classes;
+        loss[n] = known ? log_sum - (logits[label * batch + n] - most) : (real)nan("");
+    }
+}
+
+// sums[c] = sum over n of a[c, n] b[c, n], a block a row
+__global__ void row_dots(const real* a, const real* b, real* sums, int channels, wide count) {
+    __shared__ double share[BLOCK];
+    FOR_CHANNELS {
+        double along = 0;
+        for (wide k = threadIdx.x; k < count; k += blockDim.x)
+            along += (double)a[c * count + k] * (double)b[c * count + k];
+        along = block_sum(along, share);
+        if (threadIdx.x == 0) sums[c] = (real)along;
+    }
+}
+
+// factors: beta1, 1 - beta1, beta2, 1 - beta2, lr/(1 - beta1^n), 1/sqrt(1 - beta2^n), eps, scale; entry k belongs to
+// the first segment that ends behind it, none if no segment does.
+__global__ void adam_flat(real* theta, const real* grad, real* m, real* v, const real* factors, const wide* ends,
+                          const real* l1, const real* l2, const real* centre, int segments, wide count) {
+    const real beta1 = factors[0], other1 = factors[1], beta2 = factors[2], other2 = factors[3];
+    const real rate = factors[4], root = factors[5], eps = factors[6], scale = factors[7];
+    FOR_EACH(k, count) {
+        int low = 0, high = segments;
+        while (low < high) {
+            const int middle = (low + high) / 2;
+            if (ends[middle] <= k) low = middle + 1; else high = middle;
+        }
+        if (low == segments) continue;
+        const real value = theta[k];
+        const real sign = value > 0 ? (real)1 : (value < 0 ? (real)-1 : value);  // a NaN stays one
+        const real g = scale * (grad[k] + l1[low] * sign + l2[low] * (value - centre[low]));
+        const real mean = beta1 * m[k] + other1 * g, square = beta2 * v[k] + other2 * g * g;
+        m[k] = mean;
+        v[k] = square;
+        theta[k] = value - rate * mean / (sqrt(square) * root + eps);
+    }
+}
+
+// An index out of range gives NaN, as a label does: to read there might end the program.
+__global__ void gather_images(const unsigned char* images, const wide* rows, const wide* source, const real* table,
+                              const wide* table_row, real* out, int batch, wide samples, wide pixels,
+                              wide tables) {
+    const int d = blockIdx.x;
+    const bool known = source[d] >= 0 && source[d] < pixels && table_row[d] >= 0 && table_row[d] < tables;
+    FOR_BATCH {
+        const wide row = rows[n];
+        const bool inside = known && row >= 0 && row < samples;
+        out[(wide)d * batch + n] =
+            inside ? table[table_row[d] * 256 + images[row * pixels + source[d]]] : (real)nan("");
+    }
+}
+"""
