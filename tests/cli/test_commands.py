@@ -74,7 +74,7 @@ def test_later_settings_win(invoke: Invoke, tiny: list[str]) -> None:
 def test_quick_yields_to_flags(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
-    def stop(config: Any, *_: object) -> None:
+    def stop(config: Any, *_: object, **__: object) -> None:
         asked.append(config)
         raise KeyboardInterrupt
 
@@ -208,7 +208,7 @@ def test_bars_on_a_terminal(tiny: list[str], tmp_path: Path, invoke: Invoke, mon
 def raising(error: BaseException) -> Callable[..., None]:
     """A run that fails in its own way."""
 
-    def run(*_: object) -> None:
+    def run(*_: object, **__: object) -> None:
         raise error
 
     return run

@@ -43,7 +43,7 @@ def named(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], st
     """A function that says where a command would write."""
     asked: list[Path] = []
 
-    def stop(config: object, folder: Path, reporter: object) -> None:
+    def stop(config: object, folder: Path, *_: object, **__: object) -> None:
         asked.append(folder)
         raise KeyboardInterrupt
 
