@@ -136,7 +136,8 @@ def show_steps(console: Console, found: dict[str, Any]) -> None:
     if compared:
         say(
             console,
-            "\nfused Adam, merged: what PyTorch can do better, by Adam(fused=True) and one dense kernel a layer",
+            "\nfused Adam, merged, folded: what PyTorch can do better, by Adam(fused=True), one dense kernel a layer,"
+            "\nand normalisation folded into the weights, as ours is",
         )
     sizes = [f"{who} {memory(found['memory'][key])}" for who, key in memory_keys(found["memory"])]
     say(console, f"\nlargest size of the process: {', '.join(sizes)}", whole=True)

@@ -8,6 +8,7 @@ somebody still holds it. A training step asks for the same sizes each time and a
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
@@ -22,7 +23,21 @@ KEPT = 2**29
 LINE = 64
 """Bytes of a cache line, at which every large buffer starts: no vector straddles two."""
 
-_UNREFERRED = 3  # the pool's own list, the loop variable and the argument of getrefcount
+
+@dataclass(eq=False)  # told apart by identity
+class Buffer:
+    """Some memory, and the number of the call that handed it out last."""
+
+    memory: Array
+    taken: int
+
+    @property
+    def references(self) -> int:
+        """How many refer to the memory, this object and the call included."""
+        return sys.getrefcount(self.memory)
+
+
+_UNREFERRED = Buffer(np.empty(1, dtype=np.uint8), 0).references  # as this interpreter counts
 
 
 class Pool:
@@ -31,48 +46,43 @@ class Pool:
     def __init__(self, kept: int = KEPT) -> None:
         self.kept = kept
         self.taken = self.created = 0
-        self._buffers: dict[int, list[list[Any]]] = {}  # size: [buffer, when it was last handed out]
+        self._buffers: dict[int, list[Buffer]] = {}  # by size
         self._lock = Lock()
 
     def take(self, size: int) -> Array:
         """`size` bytes that nobody else refers to, uint8, on a cache line."""
         with self._lock:
             self.taken += 1
-            for entry in self._buffers.get(size, ()):
-                buffer = entry[0]
-                if sys.getrefcount(buffer) <= _UNREFERRED:
-                    entry[1] = self.taken
-                    return _on_a_line(buffer, size)
+            for buffer in self._buffers.get(size, ()):
+                if buffer.references <= _UNREFERRED:
+                    buffer.taken = self.taken
+                    return _on_a_line(buffer.memory, size)
             self.created += 1
             self._trim(size)
-            buffer = np.empty(size + LINE, dtype=np.uint8)
-            self._buffers.setdefault(size, []).append([buffer, self.taken])
-            return _on_a_line(buffer, size)
+            buffer = Buffer(np.empty(size + LINE, dtype=np.uint8), self.taken)
+            self._buffers.setdefault(size, []).append(buffer)
+            return _on_a_line(buffer.memory, size)
 
     def _trim(self, coming: int) -> None:
         """Give free buffers back to the system, the longest unused first, until what stays free is within `kept`."""
-        free = []
-        for size, entries in self._buffers.items():
-            for entry in entries:
-                buffer = entry[0]
-                if sys.getrefcount(buffer) <= _UNREFERRED:
-                    free.append((entry[1], size, entry))
-        excess = sum(size for _, size, _ in free) + coming - self.kept
-        for _, size, entry in sorted(free, key=lambda item: item[0]):
+        every = [(size, buffer) for size, buffers in self._buffers.items() for buffer in buffers]
+        free = [(size, buffer) for size, buffer in every if buffer.references <= _UNREFERRED]
+        excess = sum(size for size, _ in free) + coming - self.kept
+        for size, buffer in sorted(free, key=lambda item: item[1].taken):
             if excess <= 0:
                 break
-            self._buffers[size].remove(entry)
+            self._buffers[size].remove(buffer)
             excess -= size
 
     def held(self) -> int:
         """Bytes of all buffers, in use or free."""
-        return sum(size * len(entries) for size, entries in self._buffers.items())
+        return sum(size * len(buffers) for size, buffers in self._buffers.items())
 
 
-def _on_a_line(buffer: Array, size: int) -> Array:
-    """The part of a buffer that starts on a cache line."""
-    start = -buffer.ctypes.data % LINE
-    return buffer[start : start + size]
+def _on_a_line(memory: Array, size: int) -> Array:
+    """The part of some memory that starts on a cache line."""
+    start = -memory.ctypes.data % LINE
+    return memory[start : start + size]
 
 
 POOL = Pool()

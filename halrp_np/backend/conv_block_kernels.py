@@ -70,30 +70,38 @@ def _pool_band(z, at, pitch, step, pool, signs, o, peaks, positions, to, columns
 
 @compiled()
 def _band_moments(z, at, extent, step, lanes, scratch, outputs, moments):  # type: ignore[no-untyped-def]
-    """moments[k] = mean and sum of squared deviations of a band of channel k, over the lanes that are images."""
+    """moments[k] = mean and sum of squared deviations of a band of channel k, over the lanes that are images.
+
+    The float32 mean of a lane is off by its rounding; the deviations from it, small numbers, say by how much.
+    """
     rows, columns, pitch = extent
     total = _zero_outputs()
     for u in range(rows):
         for v in range(columns):
             total = add(total, load_outputs(z, at + (u * pitch + v) * LANES, step))
     mean = multiply(total, filled(total, np.float32(1.0 / (rows * columns))))
-    squares = _zero_outputs()
+    squares, rest = _zero_outputs(), _zero_outputs()
     for u in range(rows):
         for v in range(columns):
             deviation = subtract(load_outputs(z, at + (u * pitch + v) * LANES, step), mean)
             squares = multiply_add(deviation, deviation, squares)
+            rest = add(rest, deviation)
     store(mean, scratch, 0, LANES)
     store(squares, scratch, OUTPUTS * LANES, LANES)
+    store(rest, scratch, 2 * OUTPUTS * LANES, LANES)
+    count = rows * columns
     for k in range(outputs):
         own, off = scratch[k * LANES :], scratch[(OUTPUTS + k) * LANES :]
+        left = scratch[(2 * OUTPUTS + k) * LANES :]
         centre = 0.0
         for lane in range(lanes):
-            centre += np.float64(own[lane])
+            centre += np.float64(own[lane]) + np.float64(left[lane]) / count
         centre /= lanes
         around = 0.0
         for lane in range(lanes):
-            difference = np.float64(own[lane]) - centre
-            around += np.float64(off[lane]) + rows * columns * difference * difference
+            shift = np.float64(left[lane]) / count
+            difference = np.float64(own[lane]) + shift - centre
+            around += np.float64(off[lane]) - count * shift * shift + count * difference * difference
         moments[k, 0], moments[k, 1] = centre, around
 
 
@@ -107,7 +115,7 @@ def forward(x, image, w, kernel, bias, signs, z, extent, geometry, pool, peaks, 
     peak_rows, peak_columns = rows // pool, columns // pool
     for task in prange(((batch + LANES - 1) // LANES) * bands):
         s, band = task // bands, task % bands
-        scratch = np.empty(2 * OUTPUTS * LANES, dtype=np.float32)
+        scratch = np.empty(3 * OUTPUTS * LANES, dtype=np.float32)
         first, last, lanes = band * pool, min(rows, (band + 1) * pool), min(LANES, batch - s * LANES)
         for o in range(0, outputs, OUTPUTS):
             at = (((s * planes + o) * rows + first) * pitch) * LANES

@@ -15,7 +15,8 @@ during the whole sum over channels and kernel taps:
         block[p, q] += x[p] w[q]               9 loads for 20 multiply-adds; a plain loop has 2 for 1
 
 Weights are packed in the order of this walk, [O / OUTPUTS][C][i][j][OUTPUTS]. Missing outputs have zero weights, and
-missing pixels are computed from padding and not stored. Rows of the window that lie outside the image are skipped.
+missing pixels are computed from padding and not stored. Rows of the window that lie outside the image are skipped, so
+a weight that is not finite shows only where it meets the image.
 
 **Caches.** A block's weights (some KiB) and the image rows under it are used again by the next pixels and the next
 outputs, so both come from the first two caches. A task is one row of one slice: its rows of x stay where they are while
@@ -68,8 +69,8 @@ def up(size: int, block: int) -> int:
 class Slices(NamedTuple):
     """Packed images: flat `data` as [slice][channel][row][column][LANES], of `shape` (slices, channels, rows, columns).
 
-    Image pixel (h, w) stands at row top + h and column left + w; what lies outside the `size` of the image is 0, and so
-    are lanes beyond the batch.
+    Image pixel (h, w) stands at row top + h and column left + w; what lies outside the `size` of the image is 0. Lanes
+    beyond the batch are 0 in packed images; what is formed in slices may hold numbers there, which meet those zeros.
     """
 
     data: Array

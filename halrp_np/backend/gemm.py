@@ -218,7 +218,7 @@ def _flat(matrix: Array) -> tuple[Array, tuple[int, int]]:
 
 
 def _vector(values: Array | None, size: int) -> Array:
-    """A contiguous vector of at least `size` entries, zeros where there are none."""
+    """A contiguous vector of at least `size` entries; 0 where none is given."""
     if values is not None and values.size >= size:
         return np.ascontiguousarray(values)
     vector = np.zeros(size, np.float32)
@@ -235,7 +235,9 @@ def product(
     base: Array | None = None,
     base_scale: Array | None = None,
 ) -> Array:
-    """a (scale ⊙ b) + base_scale ⊙ base + start, one entry of scale, base_scale and start a row; None is 0, or 1.
+    """a (scale ⊙ b) + base_scale ⊙ base + start, one entry of scale, base_scale and start a row.
+
+    None stands for a scale of 1, a start of 0, and no base; base and base_scale come together.
 
     Shapes: float32 a (M, K) and b (K, N), contiguous or transposed without a copy, scale (K,) with K > 0, base (M, N),
     base_scale and start (M,).

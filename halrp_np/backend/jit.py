@@ -1,7 +1,10 @@
 """The one way in which the CPU kernels are compiled, and the number of threads they run on."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from numba import get_num_threads, njit, set_num_threads
@@ -21,11 +24,27 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
     def decorate(function: Callable[..., Any]) -> Any:
         try:
-            return njit(cache=True, error_model="numpy", **options)(function)
+            kernel = njit(cache=True, error_model="numpy", **options)(function)
+            kernel._cache._cache_file._source_stamp = sources()
+            return kernel
         except RuntimeError:  # neither the package's folder nor the user's cache can be written
             return njit(error_model="numpy", **options)(function)
 
     return decorate
+
+
+@cache
+def sources() -> str:
+    """A digest of every source file of this room.
+
+    Numba holds what it keeps on disk against the file of the kernel alone, but a kernel is made of several: without
+    this, an edit of a function that it calls would leave it as it was.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 @contextmanager

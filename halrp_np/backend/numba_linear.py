@@ -28,7 +28,8 @@ def linear(x: Array, W: Array, bias: Array | None = None, scale: Array | None = 
 
 def linear_add(y: Array, scale: Array, x: Array, W: Array, bias: Array | None = None) -> Array:
     """See reference.linear_add."""
-    fits = y.shape == (*W.shape[:1], *x.shape[1:]) and all(a is None or a.shape == W.shape[:1] for a in (scale, bias))
+    fits = y.shape == (*W.shape[:1], *x.shape[1:]) and scale.shape == W.shape[:1]
+    fits = fits and (bias is None or bias.shape == W.shape[:1])
     _expect("linear_add", fits, x, W, bias, scale, y)
     return _product(W, x, start=bias, base=y, base_scale=scale)
 

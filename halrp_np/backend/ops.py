@@ -11,6 +11,7 @@ import importlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -64,17 +65,17 @@ TABLE: dict[str, Row] = {
 COLUMNS = ("fast", "reference", "winograd")
 """What HALRP_NP_KERNELS may say; `winograd` is `fast` with Winograd convolutions, 6 to 18 times the rounding error."""
 
-_fast_math: list[bool] = []
+_fast_math: ContextVar[bool] = ContextVar("fast_math", default=False)
 
 
 @contextmanager
 def fast_math(wanted: bool) -> Iterator[None]:
     """Within, `winograd` takes the place of `fast`, if wanted."""
-    _fast_math.append(wanted)
+    token = _fast_math.set(wanted)
     try:
         yield
     finally:
-        _fast_math.pop()
+        _fast_math.reset(token)
 
 
 def kernels_in_use() -> str:
@@ -90,7 +91,7 @@ def kernels_in_use() -> str:
             received=repr(value),
             next_step="Unset it, or set it to one of these.",
         )
-    return "winograd" if value == "fast" and any(_fast_math) else value
+    return "winograd" if value == "fast" and _fast_math.get() else value
 
 
 @lru_cache(maxsize=1)
@@ -98,6 +99,7 @@ def _numba_column() -> Any:
     """The module of Numba twins; loading it settles the threads: Numba's as many as are usable, BLAS one."""
     from threadpoolctl import threadpool_limits
 
+    threads.wait_briefly()
     module = importlib.import_module(".numba_kernels", __package__)
     threads.settle()
     threadpool_limits(limits=1, user_api="blas")

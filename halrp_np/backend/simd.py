@@ -5,8 +5,6 @@ step loads a few vectors and a few scalars (or vectors) and combines every one w
 multiply-adds for 9 loads; a plain loop does one for two. The functions below are Numba intrinsics: they take flat,
 contiguous float32 arrays and element offsets, and write the unrolled LLVM instructions of one step. They check no
 bounds; their callers do the arithmetic, and direct_conv.py says why blocks have the shapes they have.
-
-Numba's disk cache watches the file of a kernel, not this one: after an edit here, delete the `__pycache__` beside it.
 """
 
 from __future__ import annotations
@@ -44,16 +42,16 @@ def _vector_registers() -> tuple[int, int]:
     return 4, 32 if machine.triple.startswith(("aarch64", "arm64")) else 16
 
 
-LANES, _REGISTERS = _vector_registers()
+LANES, REGISTERS = _vector_registers()
 """Floats of one vector: images of a batch slice, side by side. 16 with AVX-512, 8 with AVX, 4 elsewhere."""
-PIXELS, OUTPUTS = (4, 5) if _REGISTERS == 32 else (2, 5)
+PIXELS, OUTPUTS = (4, 5) if REGISTERS == 32 else (2, 5)
 """Block of a convolution's output: 20 accumulators of 32 registers, or 10 of 16, so that operands have room too."""
-TAPS = 5 if _REGISTERS == 32 else 2
+TAPS = 5 if REGISTERS == 32 else 2
 """Block of a weight gradient: TAPS x OUTPUTS accumulators."""
 
-_FLOAT = ir.FloatType()
-_VECTOR = ir.VectorType(_FLOAT, LANES)
-_INT = ir.IntType(64)
+FLOAT = ir.FloatType()
+VECTOR = ir.VectorType(FLOAT, LANES)
+INT = ir.IntType(64)
 _FMA = f"llvm.fmuladd.v{LANES}f32"
 
 
@@ -70,49 +68,49 @@ class _BlockModel(models.PrimitiveModel):
     """In LLVM a block is an array of vectors, which the optimiser takes apart into registers."""
 
     def __init__(self, dmm: Any, fe_type: Block) -> None:
-        super().__init__(dmm, fe_type, ir.ArrayType(_VECTOR, fe_type.size))  # type: ignore[no-untyped-call]
+        super().__init__(dmm, fe_type, ir.ArrayType(VECTOR, fe_type.size))  # type: ignore[no-untyped-call]
 
 
 _Emit = Callable[..., Any]
 intrinsic: Any = numba_intrinsic  # its own annotations describe the Python function, not the compiled one
 
 
-def _pointer(context: Any, builder: Any, array_type: Any, array: Any, offset: Any) -> Any:
+def pointer_to(context: Any, builder: Any, array_type: Any, array: Any, offset: Any) -> Any:
     """Address of element `offset` of a flat array."""
     data = context.make_array(array_type)(context, builder, array).data
     return builder.gep(data, [offset])
 
 
-def _load(builder: Any, pointer: Any) -> Any:
+def load_vector(builder: Any, pointer: Any) -> Any:
     """One vector from memory, aligned or not."""
-    return builder.load(builder.bitcast(pointer, _VECTOR.as_pointer()), align=4, typ=_VECTOR)
+    return builder.load(builder.bitcast(pointer, VECTOR.as_pointer()), align=4, typ=VECTOR)
 
 
-def _broadcast(builder: Any, scalar: Any) -> Any:
+def broadcast(builder: Any, scalar: Any) -> Any:
     """A vector with the same float in each lane."""
-    first = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
+    first = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-    return builder.shuffle_vector(first, ir.Constant(_VECTOR, ir.Undefined), zeros)
+    return builder.shuffle_vector(first, ir.Constant(VECTOR, ir.Undefined), zeros)
 
 
-def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
+def multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
     """a b + c, one instruction where the processor has it."""
-    kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
+    kind = ir.FunctionType(VECTOR, [VECTOR] * 3)
     function = cgutils.get_or_insert_function(builder.module, kind, _FMA)  # type: ignore[no-untyped-call]
     return builder.call(function, [a, b, c])
 
 
-def _combine(builder: Any, block: Any, rows: Sequence[Any], columns: Sequence[Any]) -> Any:
+def combine(builder: Any, block: Any, rows: Sequence[Any], columns: Sequence[Any]) -> Any:
     """block[r, c] += rows[r] columns[c], for a block stored row by row."""
     for r, row in enumerate(rows):
         for c, column in enumerate(columns):
             at = r * len(columns) + c
-            sum_ = _multiply_add(builder, row, column, builder.extract_value(block, at))
+            sum_ = multiply_add(builder, row, column, builder.extract_value(block, at))
             block = builder.insert_value(block, sum_, at)
     return block
 
 
-def _float_array(kind: Any) -> bool:
+def is_float_array(kind: Any) -> bool:
     """Whether a Numba type is a flat contiguous float32 array."""
     return isinstance(kind, types.Array) and kind.dtype == types.float32 and kind.ndim == 1 and kind.layout == "C"
 
@@ -122,14 +120,13 @@ def zero_block(size: int) -> Any:
 
     def typed(typing_context: Any) -> tuple[Any, _Emit]:
         def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return ir.Constant(ir.ArrayType(_VECTOR, size), None)
+            return ir.Constant(ir.ArrayType(VECTOR, size), None)
 
         return Block(size)(), emit
 
     return intrinsic(typed)
 
 
-_zero = zero_block
 zero_pixel_block = zero_block(PIXELS * OUTPUTS)
 zero_tap_block = zero_block(TAPS * OUTPUTS)
 
@@ -137,13 +134,13 @@ zero_tap_block = zero_block(TAPS * OUTPUTS)
 @intrinsic
 def pixel_block_of(typing_context: Any, values: Any, at: Any) -> Any:
     """block[p, o] = values[at + o] in every lane: where a convolution with a bias starts."""
-    if not _float_array(values):
+    if not is_float_array(values):
         return None
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        base = _pointer(context, builder, signature.args[0], *arguments)
-        vectors = [_broadcast(builder, builder.load(builder.gep(base, [_INT(o)]))) for o in range(OUTPUTS)]
-        block = ir.Constant(ir.ArrayType(_VECTOR, PIXELS * OUTPUTS), ir.Undefined)
+        base = pointer_to(context, builder, signature.args[0], *arguments)
+        vectors = [broadcast(builder, builder.load(builder.gep(base, [INT(o)]))) for o in range(OUTPUTS)]
+        block = ir.Constant(ir.ArrayType(VECTOR, PIXELS * OUTPUTS), ir.Undefined)
         for at in range(PIXELS * OUTPUTS):
             block = builder.insert_value(block, vectors[at % OUTPUTS], at)
         return block
@@ -154,16 +151,16 @@ def pixel_block_of(typing_context: Any, values: Any, at: Any) -> Any:
 @intrinsic
 def add_scaled(typing_context: Any, block: Any, x: Any, at: Any, step: Any, w: Any, w_at: Any, w_step: Any) -> Any:
     """block[p, o] += x[at + p step :][:LANES] w[w_at + o w_step], over PIXELS vectors and OUTPUTS scalars."""
-    if not (_float_array(x) and _float_array(w)):
+    if not (is_float_array(x) and is_float_array(w)):
         return None
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         block, x, at, step, w, w_at, w_step = arguments
-        pixel = _pointer(context, builder, signature.args[1], x, at)
-        weight = _pointer(context, builder, signature.args[4], w, w_at)
-        pixels = [_load(builder, builder.gep(pixel, [builder.mul(step, _INT(p))])) for p in range(PIXELS)]
-        scalars = [builder.load(builder.gep(weight, [builder.mul(w_step, _INT(o))])) for o in range(OUTPUTS)]
-        return _combine(builder, block, pixels, [_broadcast(builder, scalar) for scalar in scalars])
+        pixel = pointer_to(context, builder, signature.args[1], x, at)
+        weight = pointer_to(context, builder, signature.args[4], w, w_at)
+        pixels = [load_vector(builder, builder.gep(pixel, [builder.mul(step, INT(p))])) for p in range(PIXELS)]
+        scalars = [builder.load(builder.gep(weight, [builder.mul(w_step, INT(o))])) for o in range(OUTPUTS)]
+        return combine(builder, block, pixels, [broadcast(builder, scalar) for scalar in scalars])
 
     return block(block, x, types.int64, types.int64, w, types.int64, types.int64), emit
 
@@ -173,18 +170,18 @@ def add_products(
     typing_context: Any, block: Any, x: Any, at: Any, taps: Any, tap: Any, gy: Any, gy_at: Any, gy_step: Any
 ) -> Any:
     """block[t, o] += x[at + taps[tap + t] :][:LANES] gy[gy_at + o gy_step :][:LANES], over TAPS and OUTPUTS vectors."""
-    if not (_float_array(x) and _float_array(gy)):
+    if not (is_float_array(x) and is_float_array(gy)):
         return None
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         block, x, at, taps, tap, gy, gy_at, gy_step = arguments
-        image = _pointer(context, builder, signature.args[1], x, at)
-        offsets = _pointer(context, builder, signature.args[3], taps, tap)
-        gradient = _pointer(context, builder, signature.args[5], gy, gy_at)
-        shifts = [builder.load(builder.gep(offsets, [_INT(t)])) for t in range(TAPS)]
-        rows = [_load(builder, builder.gep(image, [shift])) for shift in shifts]
-        columns = [_load(builder, builder.gep(gradient, [builder.mul(gy_step, _INT(o))])) for o in range(OUTPUTS)]
-        return _combine(builder, block, rows, columns)
+        image = pointer_to(context, builder, signature.args[1], x, at)
+        offsets = pointer_to(context, builder, signature.args[3], taps, tap)
+        gradient = pointer_to(context, builder, signature.args[5], gy, gy_at)
+        shifts = [builder.load(builder.gep(offsets, [INT(t)])) for t in range(TAPS)]
+        rows = [load_vector(builder, builder.gep(image, [shift])) for shift in shifts]
+        columns = [load_vector(builder, builder.gep(gradient, [builder.mul(gy_step, INT(o))])) for o in range(OUTPUTS)]
+        return combine(builder, block, rows, columns)
 
     return block(block, x, types.int64, taps, types.int64, gy, types.int64, types.int64), emit
 
@@ -192,16 +189,16 @@ def add_products(
 @intrinsic
 def store_pixels(typing_context: Any, block: Any, y: Any, at: Any, step: Any, output_step: Any) -> Any:
     """y[at + p step + o output_step :][:LANES] = block[p, o]."""
-    if not _float_array(y):
+    if not is_float_array(y):
         return None
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         block, y, at, step, output_step = arguments
-        base = _pointer(context, builder, signature.args[1], y, at)
+        base = pointer_to(context, builder, signature.args[1], y, at)
         for p in range(PIXELS):
             for o in range(OUTPUTS):
-                offset = builder.add(builder.mul(step, _INT(p)), builder.mul(output_step, _INT(o)))
-                target = builder.bitcast(builder.gep(base, [offset]), _VECTOR.as_pointer())
+                offset = builder.add(builder.mul(step, INT(p)), builder.mul(output_step, INT(o)))
+                target = builder.bitcast(builder.gep(base, [offset]), VECTOR.as_pointer())
                 builder.store(builder.extract_value(block, p * OUTPUTS + o), target, align=4)
         return context.get_dummy_value()
 
@@ -211,15 +208,15 @@ def store_pixels(typing_context: Any, block: Any, y: Any, at: Any, step: Any, ou
 @intrinsic
 def store_lane_sums(typing_context: Any, block: Any, out: Any, at: Any) -> Any:
     """out[at + k] = Σ over the lanes of the block's vector k, added pairwise."""
-    if not _float_array(out):
+    if not is_float_array(out):
         return None
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         block, out, at = arguments
-        base = _pointer(context, builder, signature.args[1], out, at)
+        base = pointer_to(context, builder, signature.args[1], out, at)
         for k in range(signature.args[0].size):
             total = _lane_sum(builder, builder.extract_value(block, k))
-            builder.store(total, builder.gep(base, [_INT(k)]))
+            builder.store(total, builder.gep(base, [INT(k)]))
         return context.get_dummy_value()
 
     return types.void(block, out, types.int64), emit

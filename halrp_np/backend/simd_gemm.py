@@ -11,16 +11,20 @@ from typing import Any
 from llvmlite import ir
 from numba.core import types
 
-from .simd import _INT as INT
-from .simd import _REGISTERS as REGISTERS
-from .simd import _VECTOR as VECTOR
-from .simd import LANES, Block, intrinsic
-from .simd import _broadcast as broadcast
-from .simd import _combine as combine
-from .simd import _float_array as is_float_array
-from .simd import _load as load
-from .simd import _multiply_add as multiply_add
-from .simd import _pointer as pointer
+from .simd import (
+    INT,
+    LANES,
+    REGISTERS,
+    VECTOR,
+    Block,
+    broadcast,
+    combine,
+    intrinsic,
+    is_float_array,
+    load_vector,
+    multiply_add,
+    pointer_to,
+)
 
 ROWS, VECTORS = 6, 4 if REGISTERS == 32 else 2
 """A block: 24 accumulators of 32 registers, or 12 of 16, beside a row of b and one entry of a."""
@@ -47,7 +51,7 @@ def spread_rows(typing_context: Any, vectors: Any, start: Any, at: Any) -> Any:
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _, start, at = arguments
-        base = pointer(context, builder, signature.args[1], start, at)
+        base = pointer_to(context, builder, signature.args[1], start, at)
         block = ir.Constant(ir.ArrayType(VECTOR, ROWS * columns), ir.Undefined)
         for r in range(ROWS):
             row = broadcast(builder, builder.load(builder.gep(base, [INT(r)])))
@@ -67,11 +71,11 @@ def load_rows(typing_context: Any, vectors: Any, x: Any, at: Any, step: Any) -> 
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _, x, at, step = arguments
-        base = pointer(context, builder, signature.args[1], x, at)
+        base = pointer_to(context, builder, signature.args[1], x, at)
         block = ir.Constant(ir.ArrayType(VECTOR, ROWS * columns), ir.Undefined)
         for r in range(ROWS):
             for c in range(columns):
-                vector = load(builder, _address(builder, base, step, r, c * LANES))
+                vector = load_vector(builder, _address(builder, base, step, r, c * LANES))
                 block = builder.insert_value(block, vector, r * columns + c)
         return block
 
@@ -87,8 +91,8 @@ def scale_rows(typing_context: Any, block: Any, vectors: Any, scale: Any, shift:
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         block, _, scale, shift, at = arguments
-        factors = pointer(context, builder, signature.args[2], scale, at)
-        terms = pointer(context, builder, signature.args[3], shift, at)
+        factors = pointer_to(context, builder, signature.args[2], scale, at)
+        terms = pointer_to(context, builder, signature.args[3], shift, at)
         for r in range(ROWS):
             a, b = (broadcast(builder, builder.load(builder.gep(base, [INT(r)]))) for base in (factors, terms))
             for c in range(columns):
@@ -108,7 +112,7 @@ def store_rows(typing_context: Any, block: Any, vectors: Any, y: Any, at: Any, s
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         block, _, y, at, step = arguments
-        base = pointer(context, builder, signature.args[2], y, at)
+        base = pointer_to(context, builder, signature.args[2], y, at)
         for r in range(ROWS):
             for c in range(columns):
                 _store(
@@ -128,10 +132,10 @@ def add_outer(typing_context: Any, block: Any, vectors: Any, a: Any, a_at: Any, 
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         block, _, a, a_at, a_step, b, b_at = arguments
-        column = pointer(context, builder, signature.args[2], a, a_at)
-        row = pointer(context, builder, signature.args[5], b, b_at)
+        column = pointer_to(context, builder, signature.args[2], a, a_at)
+        row = pointer_to(context, builder, signature.args[5], b, b_at)
         scalars = [builder.load(_address(builder, column, a_step, r)) for r in range(ROWS)]
-        wide = [load(builder, builder.gep(row, [INT(c * LANES)])) for c in range(columns)]
+        wide = [load_vector(builder, builder.gep(row, [INT(c * LANES)])) for c in range(columns)]
         return combine(builder, block, [broadcast(builder, scalar) for scalar in scalars], wide)
 
     return block(block, vectors, a, types.int64, types.int64, b, types.int64), emit
@@ -145,8 +149,8 @@ def copy_vector(typing_context: Any, x: Any, at: Any, y: Any, to: Any) -> Any:
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         x, at, y, to = arguments
-        vector = load(builder, pointer(context, builder, signature.args[0], x, at))
-        _store(builder, vector, pointer(context, builder, signature.args[2], y, to))
+        vector = load_vector(builder, pointer_to(context, builder, signature.args[0], x, at))
+        _store(builder, vector, pointer_to(context, builder, signature.args[2], y, to))
         return context.get_dummy_value()
 
     return types.void(x, types.int64, y, types.int64), emit
@@ -160,7 +164,7 @@ def prefetch_rows(typing_context: Any, x: Any, at: Any, step: Any) -> Any:
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         x, at, step = arguments
-        base, number = pointer(context, builder, signature.args[0], x, at), ir.IntType(32)
+        base, number = pointer_to(context, builder, signature.args[0], x, at), ir.IntType(32)
         address = ir.IntType(8).as_pointer()
         kind = ir.FunctionType(ir.VoidType(), [address, number, number, number])
         prefetch = builder.module.declare_intrinsic("llvm.prefetch", (address,), kind)
@@ -191,9 +195,9 @@ def transpose_tile(typing_context: Any, x: Any, at: Any, step: Any, y: Any, y_at
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         x, at, step, y, y_at, y_step = arguments
-        source = pointer(context, builder, signature.args[0], x, at)
-        target = pointer(context, builder, signature.args[3], y, y_at)
-        rows = [load(builder, _address(builder, source, step, n)) for n in range(LANES)]
+        source = pointer_to(context, builder, signature.args[0], x, at)
+        target = pointer_to(context, builder, signature.args[3], y, y_at)
+        rows = [load_vector(builder, _address(builder, source, step, n)) for n in range(LANES)]
         for k, row in enumerate(_turned(builder, rows)):
             _store(builder, row, _address(builder, target, y_step, k))
         return context.get_dummy_value()

@@ -12,15 +12,20 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils, types
 
-from .simd import _FLOAT as FLOAT
-from .simd import _INT as INT
-from .simd import _VECTOR as VECTOR
-from .simd import LANES, OUTPUTS, Block, intrinsic
-from .simd import _broadcast as broadcast
-from .simd import _float_array as is_float_array
-from .simd import _load as load
-from .simd import _multiply_add as multiply_add_vectors
-from .simd import _pointer as pointer
+from .simd import (
+    FLOAT,
+    INT,
+    LANES,
+    OUTPUTS,
+    VECTOR,
+    Block,
+    broadcast,
+    intrinsic,
+    is_float_array,
+    load_vector,
+    pointer_to,
+)
+from .simd import multiply_add as multiply_add_vectors
 
 _BYTE, _WORD = ir.IntType(8), ir.IntType(32)
 _ZERO = ir.Constant(VECTOR, None)
@@ -86,7 +91,7 @@ def _of_vectors(vectors: list[Any], builder: Any) -> Any:
 def _addresses(context: Any, builder: Any, kind: Any, place: Any, count: int) -> list[Any]:
     """Pointers to array[at], array[at + step], ... for a place (array, at, step)."""
     array, at, step = place
-    base = pointer(context, builder, kind, array, at)
+    base = pointer_to(context, builder, kind, array, at)
     return [builder.gep(base, [builder.mul(step, INT(k))]) for k in range(count)]
 
 
@@ -98,7 +103,7 @@ def load_outputs(typing_context: Any, x: Any, at: Any, step: Any) -> Any:
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         places = _addresses(context, builder, signature.args[0], arguments, OUTPUTS)
-        return _of_vectors([load(builder, place) for place in places], builder)
+        return _of_vectors([load_vector(builder, place) for place in places], builder)
 
     return Block(OUTPUTS)(x, types.int64, types.int64), emit
 
@@ -143,7 +148,7 @@ def load_one(typing_context: Any, x: Any, at: Any) -> Any:
         return None
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _of_vectors([load(builder, pointer(context, builder, signature.args[0], *arguments))], builder)
+        return _of_vectors([load_vector(builder, pointer_to(context, builder, signature.args[0], *arguments))], builder)
 
     return Block(1)(x, types.int64), emit
 
@@ -190,7 +195,7 @@ def load_some(typing_context: Any, x: Any, at: Any, lanes: Any) -> Any:
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         x, at, lanes = arguments
-        place = builder.bitcast(pointer(context, builder, signature.args[0], x, at), VECTOR.as_pointer())
+        place = builder.bitcast(pointer_to(context, builder, signature.args[0], x, at), VECTOR.as_pointer())
         vector = _masked(builder, "load", VECTOR, [place, _WORD(4), _mask(builder, lanes), _ZERO])
         return _of_vectors([vector], builder)
 
@@ -239,7 +244,7 @@ def where_position(typing_context: Any, codes: Any, at: Any, position: Any, bloc
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         codes, at, position, block = arguments
         kind = ir.VectorType(_BYTE, LANES)
-        place = builder.bitcast(pointer(context, builder, signature.args[0], codes, at), kind.as_pointer())
+        place = builder.bitcast(pointer_to(context, builder, signature.args[0], codes, at), kind.as_pointer())
         first = builder.insert_element(ir.Constant(kind, ir.Undefined), builder.trunc(position, _BYTE), _WORD(0))
         zeros = ir.Constant(ir.VectorType(_WORD, LANES), [0] * LANES)
         wanted = builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), zeros)

@@ -12,16 +12,22 @@ from typing import Any
 from llvmlite import ir
 from numba.core import types
 
-from .simd import _FLOAT as FLOAT
-from .simd import _INT as INT
-from .simd import _VECTOR as VECTOR
-from .simd import LANES, PIXELS, Block, intrinsic, zero_block
-from .simd import _broadcast as broadcast
-from .simd import _combine as combine
-from .simd import _float_array as is_float_array
-from .simd import _load as load
-from .simd import _multiply_add as multiply_add
-from .simd import _pointer as pointer
+from .simd import (
+    FLOAT,
+    INT,
+    LANES,
+    PIXELS,
+    VECTOR,
+    Block,
+    broadcast,
+    combine,
+    intrinsic,
+    is_float_array,
+    load_vector,
+    multiply_add,
+    pointer_to,
+    zero_block,
+)
 from .winograd_tables import OUTPUT, Matrix, butterfly, tables, transpose
 
 ROWS, COLUMNS = (4, 4) if PIXELS == 4 else (2, 4)
@@ -76,7 +82,7 @@ def _window(builder: Any, base: Any, step: Any, count: int, begin: Any, end: Any
     for k in range(count):
         exists = builder.and_(builder.icmp_signed("<=", begin, INT(k)), builder.icmp_signed(">", end, INT(k)))
         readable = builder.select(exists, INT(k), begin)
-        vector = load(builder, builder.gep(base, [builder.mul(step, readable)]))
+        vector = load_vector(builder, builder.gep(base, [builder.mul(step, readable)]))
         vectors.append(builder.select(exists, vector, ir.Constant(VECTOR, None)))
     return vectors
 
@@ -111,8 +117,8 @@ def transform_line(
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _, _, x, at, step, begin, end, out, out_at, out_step = arguments
-        source = pointer(context, builder, signature.args[2], x, at)
-        target = pointer(context, builder, signature.args[7], out, out_at)
+        source = pointer_to(context, builder, signature.args[2], x, at)
+        target = pointer_to(context, builder, signature.args[7], out, out_at)
         results = _product(builder, matrix, _window(builder, source, step, side.count, begin, end))
         for vector, address in zip(results, _strided(builder, target, out_step, len(matrix)), strict=True):
             _store(builder, vector, address)
@@ -142,12 +148,12 @@ def weighted_sum(
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _, factors, first, x, at, step, begin, end, out, out_at = arguments
-        scalars = _strided(builder, pointer(context, builder, signature.args[1], factors, first), INT(1), side.count)
-        source = pointer(context, builder, signature.args[3], x, at)
+        scalars = _strided(builder, pointer_to(context, builder, signature.args[1], factors, first), INT(1), side.count)
+        source = pointer_to(context, builder, signature.args[3], x, at)
         total = ir.Constant(VECTOR, None)
         for scalar, vector in zip(scalars, _window(builder, source, step, side.count, begin, end), strict=True):
             total = multiply_add(builder, broadcast(builder, builder.load(scalar)), vector, total)
-        _store(builder, total, pointer(context, builder, signature.args[8], out, out_at))
+        _store(builder, total, pointer_to(context, builder, signature.args[8], out, out_at))
         return context.get_dummy_value()
 
     index = types.int64
@@ -165,9 +171,11 @@ def transform_output(
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _, x, at, step, out, out_at, out_step = arguments
-        source = pointer(context, builder, signature.args[1], x, at)
-        target = pointer(context, builder, signature.args[4], out, out_at)
-        results = _product(builder, matrix, [load(builder, a) for a in _strided(builder, source, step, tile.count)])
+        source = pointer_to(context, builder, signature.args[1], x, at)
+        target = pointer_to(context, builder, signature.args[4], out, out_at)
+        results = _product(
+            builder, matrix, [load_vector(builder, a) for a in _strided(builder, source, step, tile.count)]
+        )
         for vector, address in zip(results, _strided(builder, target, out_step, OUTPUT), strict=True):
             _store(builder, vector, address)
         return context.get_dummy_value()
@@ -183,7 +191,7 @@ def clear_vector(typing_context: Any, out: Any, at: Any) -> Any:
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         out, at = arguments
-        _store(builder, ir.Constant(VECTOR, None), pointer(context, builder, signature.args[0], out, at))
+        _store(builder, ir.Constant(VECTOR, None), pointer_to(context, builder, signature.args[0], out, at))
         return context.get_dummy_value()
 
     return types.void(out, types.int64), emit
@@ -200,9 +208,11 @@ def add_outer(typing_context: Any, block: Any, z: Any, at: Any, step: Any, v: An
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         block, z, at, step, v, v_at, v_step = arguments
-        rows = _strided(builder, pointer(context, builder, signature.args[1], z, at), step, ROWS)
-        columns = _strided(builder, pointer(context, builder, signature.args[4], v, v_at), v_step, COLUMNS)
-        return combine(builder, block, [load(builder, a) for a in rows], [load(builder, a) for a in columns])
+        rows = _strided(builder, pointer_to(context, builder, signature.args[1], z, at), step, ROWS)
+        columns = _strided(builder, pointer_to(context, builder, signature.args[4], v, v_at), v_step, COLUMNS)
+        return combine(
+            builder, block, [load_vector(builder, a) for a in rows], [load_vector(builder, a) for a in columns]
+        )
 
     return block(block, z, types.int64, types.int64, v, types.int64, types.int64), emit
 
@@ -236,11 +246,11 @@ def add_lane_sums(typing_context: Any, block: Any, out: Any, at: Any) -> Any:
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         block, out, at = arguments
-        base = pointer(context, builder, signature.args[1], out, at)
+        base = pointer_to(context, builder, signature.args[1], out, at)
         for first in range(0, ROWS * COLUMNS, LANES):
             vectors = [builder.extract_value(block, first + k) for k in range(LANES)]
             address = builder.gep(base, [INT(first)])
-            _store(builder, builder.fadd(load(builder, address), _lane_sums(builder, vectors)), address)
+            _store(builder, builder.fadd(load_vector(builder, address), _lane_sums(builder, vectors)), address)
         return context.get_dummy_value()
 
     return types.void(block, out, types.int64), emit

@@ -113,7 +113,7 @@ def _fold(parts: Array, w_shape: Shape) -> Array:
 
 
 def weight_gradient(gy: Slices, x: Slices, w_shape: Shape, padding: int) -> Array:
-    """The gradient (O, C, r, r) of `convolve` in w; lanes beyond the batch are zero in x and in gy."""
+    """The gradient (O, C, r, r) of `convolve` in w; lanes beyond the batch are 0 in x, whatever they are in gy."""
     outputs, channels, r = w_shape[:3]
     n, grid, table = OUTPUT + r - 1, tile_grid(*gy.size, gy.shape[0]), tables(r)
     blocks = (-(-outputs // ROWS), -(-channels // COLUMNS))

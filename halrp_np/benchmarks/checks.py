@@ -55,13 +55,15 @@ def check_fast_math(config: RunConfig, device: Device) -> None:
 
     Raises: ConfigError on a GPU, in float64 or under the reference kernels.
     """
-    here = f"device={device.name}, dtype={config.dtype}, HALRP_NP_KERNELS={kernels_in_use()}"
-    if config.fast_math and not (device.name == "cpu" and config.dtype == "float32" and "reference" not in here):
+    kernels = kernels_in_use()
+    here = f"device={device.name}, dtype={config.dtype}, HALRP_NP_KERNELS={kernels}"
+    serves = device.name == "cpu" and config.dtype == "float32" and kernels != "reference"
+    if (config.fast_math or kernels == "winograd") and not serves:
         raise ConfigError(
             "fast_math",
             expected="device=cpu, dtype=float32 and the fast kernels",
             received=here,
-            next_step="Leave --fast-math out, or change the others.",
+            next_step="Leave --fast-math (or HALRP_NP_KERNELS=winograd) out, or change the others.",
         )
 
 

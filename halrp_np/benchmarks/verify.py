@@ -93,6 +93,13 @@ def agreement(config: Any, stream: Stream, device: Device, steps: int = STEPS) -
     Raises: DeviceError when the two come apart by more than rounding does; DivergenceError as training does.
     """
     on_gpu = device.name != "cpu"
+    if not on_gpu and kernels_in_use() == "reference":
+        raise DeviceError(
+            "--verify-device",
+            expected="kernels to hold against the readable ones",
+            received="HALRP_NP_KERNELS=reference: both sides the same",
+            next_step="Unset HALRP_NP_KERNELS.",
+        )
     sides = (device.name, "cpu") if on_gpu else (f"cpu ({kernels_in_use()})", "cpu (reference)")
     ours = _first_steps(config, stream, device, steps)
     with nullcontext() if on_gpu else _readable():

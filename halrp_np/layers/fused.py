@@ -26,7 +26,6 @@ from .norm import BatchNorm, BatchNorm1d, BatchNorm2d
 from .perturbed import PerturbedConv2d, PerturbedLinear
 from .pool import MaxPool2d
 
-Convolution: TypeAlias = Conv2d | PerturbedConv2d
 Affine: TypeAlias = Conv2d | PerturbedConv2d | Linear | PerturbedLinear
 
 
@@ -277,7 +276,7 @@ def _pooled_relu(follow: list[Layer]) -> int:
 def inference(model: Sequential, params: Params) -> tuple[Inference, Params]:
     """The network that gives the outputs of `model` in evaluation mode, and its parameters: merged, folded, dense.
 
-    Math: of a normalisation after y = W x + b, with s = γ/√(σ² + ε): W' = s W, b' = s (b - μ) + β, in float64.
+    Math: of a normalisation after y = W x + b: W' = s W, b' = s (b - μ) + β, with s = γ/√(σ² + ε) and b' in float64.
     """
     layers: dict[str, Layer] = {}
     dense: Params = {}

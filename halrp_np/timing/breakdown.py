@@ -44,7 +44,7 @@ class Work:
     ) -> tuple[float, tuple[int, ...]]:
         """FLOPs, and a shape: the kernel's where there is one."""
         first = tuple(arrays[0].shape)
-        if name in ("matmul", "linear"):
+        if name in ("matmul", "linear", "linear_add"):
             rows, inner, columns = _product(name, arrays)
             return 2.0 * rows * inner * columns, (rows, inner, columns)
         if name == "row_dots":
@@ -67,8 +67,9 @@ class Work:
 
 
 def _product(name: str, arrays: tuple[Any, ...]) -> tuple[int, int, int]:
-    """Rows, inner size and columns of a matrix product; `linear` has its matrix second."""
-    a, b = (arrays[1], arrays[0]) if name == "linear" else arrays[:2]
+    """Rows, inner size and columns of a matrix product, from where each op has its two factors."""
+    first, second = {"matmul": (0, 1), "linear": (1, 0), "linear_add": (3, 2)}[name]
+    a, b = arrays[first], arrays[second]
     return int(np.prod(a.shape[:-1])), int(a.shape[-1]), int(np.prod(b.shape[1:]))
 
 

@@ -16,6 +16,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "tests" / "speed"
 VARIANTS = {
     "base_step": ("fused Adam",),
     "low_rank_step": ("fused Adam", "merged"),
+    "evaluation": ("folded",),
 }
 """What a PyTorch user could do about a step: timed beside the released way, outside the ratio."""
 

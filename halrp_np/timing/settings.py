@@ -56,6 +56,8 @@ class TimeSettings:
                 raise refused(key, f"at least {least}", str(getattr(self, key)))
         if self.threads > usable_cores():
             raise refused("threads", f"at most the {usable_cores()} cores of this machine", str(self.threads))
+        if self.fast_math and self.device != "cpu":
+            raise refused("fast_math", "the CPU: there are no Winograd convolutions elsewhere", self.device)
         full = self.full_ranks()
         if len(self.ranks) != len(full) or not all(1 <= r <= most for r, most in zip(self.ranks, full, strict=False)):
             most = ",".join(str(rank) for rank in full)
@@ -68,7 +70,8 @@ class TimeSettings:
 
     def kernels(self) -> str:
         """The value of HALRP_NP_KERNELS for our processes; a reference column that the user asked for stays."""
-        return "winograd" if self.fast_math else os.environ.get("HALRP_NP_KERNELS", "fast")
+        asked = os.environ.get("HALRP_NP_KERNELS", "fast")
+        return "winograd" if self.fast_math and asked == "fast" else asked
 
 
 def refused(where: str, expected: str, received: str) -> ConfigError:

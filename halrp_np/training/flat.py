@@ -69,8 +69,10 @@ class Flat:
         }
 
     def set_gradients(self, grads: Params) -> None:
-        """Copy gradients to their segments; a parameter that never has one keeps 0."""
+        """Copy gradients to their segments; a parameter without one has the gradient 0."""
         _copy(grads, self.grads)
+        for name in self.grads.keys() - grads.keys():
+            self.grads[name][...] = 0
 
     def on_device(self, values: Any) -> Array:
         """Host numbers beside the parameters, in their type."""

@@ -53,6 +53,19 @@ def test_free_buffers_are_bounded_and_the_longest_unused_goes_first() -> None:
     assert address(again) == places[1]
 
 
+def test_of_equal_buffers_the_right_one_goes() -> None:
+    pool = buffers.Pool(kept=2 * BIG)
+    held = pool.take(BIG)
+    held[:] = 3
+    others = [pool.take(BIG) for _ in range(3)]
+    places = [address(other) for other in others]
+    del others
+    pool.take(BIG + 1)
+    assert pool.held() <= 3 * BIG + 1
+    assert (held == 3).all()
+    assert address(pool.take(BIG)) in places
+
+
 @given(st.integers(1, 5), st.integers(0, 40000), st.sampled_from([np.float32, np.float64, np.uint8]))
 def test_arrays_are_what_was_asked_for(rows: int, columns: int, kind: type) -> None:
     array = buffers.empty((rows, columns), kind)

@@ -262,3 +262,17 @@ def test_lanes_are_those_of_the_processor_that_numba_compiles_for(tmp_path, name
 @pytest.mark.parametrize(("name", "lanes"), [("haswell", 8), ("nocona", 4)])
 def test_other_processors_run_the_same_source(tmp_path, name, lanes) -> None:
     assert run_for(name, "", ELSEWHERE, tmp_path) == ["lanes", str(lanes)]
+
+
+@pytest.mark.parametrize("ratio", [1e4, 1e6])
+def test_statistics_do_not_lose_a_spread_far_from_zero(ratio: float) -> None:
+    """Values about `ratio` standard deviations from 0, through a convolution that only copies."""
+    rng = np.random.default_rng(5)
+    x = (ratio + rng.normal(size=(2, 6, 8, 37))).astype(np.float32)
+    w, one, none = np.eye(2, dtype=np.float32)[:, :, None, None], np.ones(2, np.float32), np.zeros(2, np.float32)
+    y, mean, var, _ = ops.conv_block(x, w, none, one, none, eps=1e-5, stride=1, padding=0, pool=1, rectify=False)
+    wide = x.astype(np.float64).reshape(2, -1)
+    np.testing.assert_allclose(mean, wide.mean(axis=1), rtol=2e-7)
+    np.testing.assert_allclose(var, wide.var(axis=1), rtol=1e-5)
+    plain = ops.batchnorm_train(x.reshape(2, -1), one, none, 1e-5)[0]
+    np.testing.assert_allclose(y.reshape(2, -1), plain, atol=1e-5)

@@ -59,3 +59,33 @@ if numba.config.NUMBA_NUM_THREADS > 1:
 def test_the_number_holds_before_numba_is_loaded_and_after() -> None:
     env = {name: value for name, value in os.environ.items() if name not in (threads.VARIABLE, "HALRP_NP_KERNELS")}
     subprocess.run([sys.executable, "-c", SCRIPT], check=True, env=env)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [({}, "5000"), ({"OMP_WAIT_POLICY": "active"}, None), ({"GOMP_SPINCOUNT": "7"}, "7")]
+)
+def test_workers_wait_as_the_user_says_or_briefly(
+    given: dict[str, str], expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    threads.wait_briefly()
+    assert os.environ.get("GOMP_SPINCOUNT") == expected
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system pins no process to a processor")
+def test_a_pinned_process_has_as_many_as_it_is_given() -> None:
+    script = """
+import os, halrp_np
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+try:
+    halrp_np.use_threads(2)
+except halrp_np.HalrpError as error:
+    print(error)
+"""
+    env = {name: value for name, value in os.environ.items() if name != threads.VARIABLE}
+    said = subprocess.run([sys.executable, "-c", script], check=True, env=env, capture_output=True, text=True).stdout
+    assert "threads: expected 1 to 1" in said
