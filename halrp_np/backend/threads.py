@@ -16,10 +16,10 @@ VARIABLE = "NUMBA_NUM_THREADS"
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-_SPINS = "5000"
-"""How often a worker of OpenMP looks for work before it sleeps: for some 0.2 ms, longer than the gaps in a step. By
+_SPINS = "30000"
+"""How often a worker of OpenMP looks for work before it sleeps: for about 1 ms, longer than the gaps in a step. By
 default it looks much longer, uses its time up waiting, and on a busy machine is away when work comes: beside one other
-process a step then took three to five times as long."""
+process a step then took two to three times as long."""
 
 
 def processors() -> int:

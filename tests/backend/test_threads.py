@@ -62,7 +62,7 @@ def test_the_number_holds_before_numba_is_loaded_and_after() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"), [({}, "5000"), ({"OMP_WAIT_POLICY": "active"}, None), ({"GOMP_SPINCOUNT": "7"}, "7")]
+    ("given", "expected"), [({}, "30000"), ({"OMP_WAIT_POLICY": "active"}, None), ({"GOMP_SPINCOUNT": "7"}, "7")]
 )
 def test_workers_wait_as_the_user_says_or_briefly(
     given: dict[str, str], expected: str | None, monkeypatch: pytest.MonkeyPatch
