@@ -18,7 +18,7 @@ from ..typing import Array, Shape
 
 SMALL = 2**16
 """Bytes up to which the system's allocator is as good."""
-KEPT = 2**29
+KEPT = 2**28
 """Bytes of free buffers that are kept for later; beyond, those that were free the longest go back to the system."""
 LINE = 64
 """Bytes of a cache line, at which every large buffer starts: no vector straddles two."""
