@@ -115,7 +115,7 @@ def test_any_matrix_is_decomposed_to_its_own_precision(kind: str, scale: float, 
     exact = exact.T if exact.shape != (J, I) else exact
     for dtype in (np.float32, np.float64):
         Ebar = (scale * exact).astype(dtype)
-        parts, q, eps = decompose(Ebar), min(J, I), 40 * np.finfo(dtype).eps
+        parts, q, eps = decompose(Ebar), min(J, I), 100 * np.finfo(dtype).eps
         assert (parts.U.shape, parts.s.shape, parts.Vt.shape) == ((J, q), (q,), (q, I))
         assert {parts.U.dtype, parts.s.dtype, parts.Vt.dtype} == {np.dtype(dtype)}
         U, s, Vt = (part.astype(np.float64) for part in (parts.U, parts.s, parts.Vt))
