@@ -2,8 +2,9 @@
 
 from .cache import cache_dir
 from .catalog import data_sets, fetch, verify
+from .images import Images, Stream, Task
 from .mnist import Mnist, load_mnist
-from .streams import Images, Stream, Task, permuted_mnist
+from .permuted_mnist import permuted_mnist
 
 __all__ = [
     "Images",

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from halrp_np.data import Images, Mnist, Stream, permuted_mnist
-from halrp_np.data.streams import legacy_permutation, normalisation_table, resize_28_to_32
+from halrp_np.data.permuted_mnist import legacy_permutation, normalisation_table, resize_28_to_32
 from halrp_np.errors import ConfigError
 
 
