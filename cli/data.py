@@ -17,11 +17,19 @@ def data_command() -> None:
 @data_command.command("list")
 def list_data() -> None:
     """List the data sets and whether they are on this machine."""
-    from .screen import open_console, say_table
+    from .screen import FAINT, open_console, say, say_table
 
-    rows = [(row.name, row.size, row.licence, "yes" if row.found else "no", row.where) for row in data_sets()]
-    columns = ("name", "size", "licence", "here", "where")
-    say_table(open_console(), "Data sets", columns, rows, words=columns)
+    console, rows = open_console(), halrp_np.data.data_sets()
+    columns = ("name", "size", "licence", "here")
+    lines = [(row.name, row.size, row.licence, "yes" if row.found else "no") for row in rows]
+    say_table(console, "Data sets", columns, lines, words=columns)
+    say(
+        console,
+        "\nFiles of your own: halrp-np run --data-dir DIR, in the layout that the data set's authors use.",
+        FAINT,
+    )
+    for row in rows:
+        say(console, f"{row.name}: {row.where}", whole=row.found)
 
 
 @data_command.command("fetch")
@@ -42,11 +50,6 @@ def verify_data(name: str, data_dir: str | None) -> None:
     """Check every file of the data set NAME."""
     advice = "Copy the file again" if data_dir else "Fetch it again"
     report(halrp_np.data.verify(name, data_dir), f"{advice}: halrp-np data fetch {name} gets the real one.")
-
-
-def data_sets() -> list[Any]:
-    """The data sets that the package knows."""
-    return list(halrp_np.data.data_sets())
 
 
 def report(rows: list[Any], advice: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import io
 import os
@@ -161,6 +160,6 @@ def usage_message(error: click.UsageError) -> str:
 
 def refusal(where: str, expected: str, received: str, known: Iterable[str], look: str) -> str:
     """The message for a word that is none of the known ones, with the nearest if one is near."""
-    near = difflib.get_close_matches(received, list(known), n=1)
-    advice = f"Did you mean {near[0]}? {look}" if near else look
+    near = halrp_np.runs.nearest(received, known)
+    advice = f"Did you mean {near}? {look}" if near else look
     return f"{where}: expected {expected}, received {received!r}. {advice}"

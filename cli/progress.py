@@ -13,25 +13,32 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 import halrp_np
 
-from .screen import LOUD, duration, say, say_data
+from .protocol import say_protocol
+from .screen import LOUD, OFFICIAL, data_words, duration, say, say_data
 
 
 class Pace:
-    """Where a run is among all its steps, and how fast it goes; every task is taken to have as many as this one."""
+    """Where a run is among all the images it shows its networks, each once an epoch, and how fast it goes."""
 
-    def __init__(self, epochs: int, tasks: int) -> None:
-        self.epochs, self.tasks = epochs, tasks
+    def __init__(self, epochs: int, stop_after: int) -> None:
+        self.epochs, self.stop_after = epochs, stop_after
         self.told: dict[tuple[int, str], int] = {}  # epochs told of each phase; after a resume they are told again
-        self.images = 0  # of a task's training set
+        self.images: list[int] = []  # of the training set of each task that will be learned
         self.phase: tuple[int, str] | None = None
         self.heard = 0.0  # when the run was last heard of: the clock of a phase's first step starts there
         self.mark = (0.0, 0)  # time and step of the phase where the epoch is timed from
-        self.begin: tuple[float, int] | None = None  # time and step of the run when this process began
-        self.done = self.total = 0
+        self.begin: tuple[float, float] | None = None  # time and images of the run when this process began
+        self.done = 0.0
+
+    @property
+    def total(self) -> int:
+        """The images of the whole run."""
+        return self.epochs * sum(self.images)
 
     def stream(self, protocol: dict[str, Any]) -> None:
         """The run begins."""
-        self.images, self.heard = protocol["train"], time.monotonic()
+        images = [row["train"] for row in protocol["sizes"]]
+        self.images, self.heard = images[: self.stop_after or None], time.monotonic()
 
     def step(self, plan: Any, step: int, steps: int) -> None:
         """A step is done."""
@@ -42,8 +49,8 @@ class Pace:
             self.mark = (now, step)
         self.heard = now
         earlier = sum(count for (task, name), count in self.told.items() if task == plan.task and name != plan.name)
-        self.done = (plan.task * self.epochs + earlier) * per_epoch + step
-        self.total = self.tasks * self.epochs * per_epoch
+        within = (earlier + step / per_epoch) * self.images[plan.task]
+        self.done = self.epochs * sum(self.images[: plan.task]) + within
         self.begin = self.begin or (now, self.done)
 
     def epoch(self, plan: Any, record: dict[str, Any]) -> float | None:
@@ -58,7 +65,7 @@ class Pace:
 
     def in_epoch(self, plan: Any, steps: int) -> int:
         """The images of an epoch: a partial last batch is either short or dropped."""
-        return min(steps * int(plan.batch), self.images)
+        return min(steps * int(plan.batch), self.images[int(plan.task)])
 
     def task(self) -> None:
         """A task is learned, evaluated and saved."""
@@ -75,9 +82,9 @@ class Lines(halrp_np.Reporter):
     """A line an epoch and a line a task, without control characters."""
 
     def __init__(self, console: Console, config: Any, folder: Path) -> None:
-        self.console, self.folder = console, folder
-        self.pace = Pace(config.epochs, config.tasks_to_learn)
-        self.noted = False
+        self.console, self.config, self.folder = console, config, folder
+        self.pace = Pace(config.epochs, config.stop_after)
+        self.noted: set[str] = set()  # data sets of which a note has told
 
     def __enter__(self) -> Lines:
         return self
@@ -86,19 +93,20 @@ class Lines(halrp_np.Reporter):
         """Nothing to put away."""
 
     def note(self, text: str) -> None:
-        self.noted = self.noted or text.startswith("data:")
+        told = text.partition(",")[0].removeprefix("data: ") if text.startswith("data: ") else ""
+        self.noted.add(told)
+        style = None if told and data_words(told) == OFFICIAL else LOUD
         with contextlib.suppress(RuntimeError):  # Ctrl-C in the middle of another print: the note can be missed
-            say(self.console, text, LOUD)
+            say(self.console, text, style)
 
     def stream(self, protocol: dict[str, Any]) -> None:
         self.pace.stream(protocol)
-        if not self.noted:  # a resume brings no notes
-            say_data(self.console, protocol["data"])
-        shape = "x".join(str(n) for n in protocol["image_shape"])
-        counts = f"{protocol['train']:,} training, {protocol['validation']:,} validation, {protocol['test']:,} test"
-        self.say(f"{protocol['benchmark']}: {count(protocol['tasks'], 'task')} of {counts} images, {shape}")
-        if self.pace.tasks < protocol["tasks"]:
-            self.say(f"the first {count(self.pace.tasks, 'task')} will be learned, as stop_after asks")
+        untold = [name for name in protocol["data"].split(", ") if name not in self.noted]
+        if untold:  # a resume brings no notes
+            say_data(self.console, ", ".join(untold))
+        say_protocol(self.console, protocol, self.config.order, self.config.seed)
+        if len(self.pace.images) < protocol["tasks"]:
+            self.say(f"the first {count(len(self.pace.images), 'task')} will be learned, as stop_after asks")
         say(self.console, f"saving in {self.folder}", whole=True)
 
     def step(self, plan: Any, step: int, steps: int) -> None:
@@ -114,9 +122,9 @@ class Lines(halrp_np.Reporter):
         mean = sum(accuracies) / len(accuracies)
         over = f", mean of {len(accuracies)} tasks {mean:.2f} %" if len(accuracies) > 1 else ""
         model = f", model grown by {growth:.1%}, ranks {' '.join(map(str, ranks))}" if ranks else ""
-        left = self.pace.seconds_left() if position + 1 < self.pace.tasks else None
+        left = self.pace.seconds_left() if position + 1 < len(self.pace.images) else None
         wait = "" if left is None else f", about {duration(left)} left"
-        done = f"task {position} learned ({position + 1} of {self.pace.tasks})"
+        done = f"task {position} learned ({position + 1} of {len(self.pace.images)})"
         self.say(f"{done}: accuracy {accuracies[-1]:.2f} %{over}{model}{wait}")
 
     def say(self, text: str) -> None:

@@ -16,28 +16,37 @@ from .errors import StoppedError, shortage
 from .settings import changes, text
 from .threads import threads_option
 
-FLAGS = ("benchmark", "method", "preset", "model", "device", "dtype", "fast_math", "seed", "epochs", "data", "data_dir")
+FLAGS = (
+    *("benchmark", "order", "train_size", "method", "preset", "model", "device", "dtype", "fast_math", "seed"),
+    *("epochs", "data", "data_dir"),
+)
 """The settings that have a flag of their own; every other one is reached by --set."""
 
 NAMED = ("benchmark", "method", "preset", "seed")
 """The settings that the default folder's name spells out."""
 
+MODELS = "lenet, mlp, alexnet, resnet18 or large-lenet"
+
 Layer = tuple[str, dict[str, object]]
 
 
 @click.command("run")
-@click.option("--benchmark", metavar="NAME", help="Stream of tasks; `halrp-np list benchmarks`.  [default: pmnist]")
+@click.option(
+    "--benchmark", metavar="NAME|FILE.toml", help="Stream of tasks; `halrp-np list benchmarks`.  [default: pmnist]"
+)
+@click.option("--order", metavar="A..E|random:SEED|1,0,2,...", help="Of the tasks, numbered from 0.  [default: A]")
+@click.option("--train-size", metavar="SHARE", help="Of each task's training images, above 0 to 1.  [default: 1]")
 @click.option("--method", metavar="NAME", help="Continual-learning algorithm.  [default: halrp]")
 @click.option("--preset", metavar="NAME", help="Set of switches: paper, official or hessian.  [default: paper]")
-@click.option("--model", metavar="lenet|mlp", help="Network.  [default: the benchmark's]")
+@click.option("--model", metavar="NAME", help=f"Network: {MODELS}.  [default: the benchmark's]")
 @click.option("--device", metavar="cpu|gpu|gpu:N|auto", help="Where it computes; only auto falls back.  [default: cpu]")
 @click.option("--dtype", metavar="float32|float64", help="Precision of every array.  [default: float32]")
 @click.option("--fast-math", is_flag=True, default=None, help="Winograd convolutions: faster, coarser rounding.")
 @threads_option
 @click.option("--seed", metavar="N", help="Of initial values, batch order and dropout.  [default: 0]")
 @click.option("--epochs", metavar="N", help="Epochs of a task, warm-up included.  [default: the benchmark's]")
-@click.option("--data", metavar="auto|full|sample", help="Full data, embedded sample, or the best there is.")
-@click.option("--data-dir", metavar="DIR", help="Folder with the data set's own files.")
+@click.option("--data", metavar="auto|full|sample", help="Official files, a small stand-in, or the best there is.")
+@click.option("--data-dir", metavar="DIR", help="Folder with the data sets' own files.")
 @click.option("--out", metavar="DIR", help="New folder.  [default: below runs, named after the settings]")
 @click.option("--quick", is_flag=True, help="A small run of about a minute, for a look and not for a result.")
 @click.option("--set", "assignments", metavar="KEY=VALUE", multiple=True, help="Any setting; `halrp-np list settings`.")
@@ -92,11 +101,16 @@ def layers(config_file: str | None, flags: dict[str, Any], assignments: tuple[st
 
 def default_folder(config: Any, quick: bool) -> Path:
     """Where a run goes that names no folder: the same place for the same settings, another for any others."""
-    name = f"{config.benchmark}-{config.method}-{config.preset}-seed{config.seed}"
     other = changes(dataclasses.asdict(config), quick=quick)
-    parts = [name, *(["quick"] if quick else []), *(text(other.pop(key)) for key in ("model", "dtype") if key in other)]
     for key in NAMED:
         other.pop(key, None)
+    benchmark = config.benchmark
+    if benchmark.endswith(".toml"):
+        benchmark, other["benchmark"] = Path(benchmark).stem, benchmark
+    parts = [f"{benchmark}-{config.method}-{config.preset}-seed{config.seed}", *(["quick"] if quick else [])]
+    if "," not in config.order:
+        parts += [f"order-{other.pop('order').replace(':', '-')}"] if "order" in other else []
+    parts += [text(other.pop(key)) for key in ("model", "dtype") if key in other]
     if other:
         listed = "\n".join(f"{key}={text(value)}" for key, value in sorted(other.items()))
         parts.append("x" + hashlib.sha256(listed.encode()).hexdigest()[:6])

@@ -12,15 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+import halrp_np
+
 PLAIN_WIDTH = 120  # of a table in a file or a pipe
 LOUD, HEAD, FAINT = "bold yellow", "bold", "dim"
-
-DATA_WORDS = {
-    "mnist-60k": "the full MNIST",
-    "mnist-5k": "a SMALL SAMPLE of MNIST, 5,000 images: these results do not compare with published ones",
-    "idx-other": "files that are NOT MNIST's: these results do not compare with published ones",
-}
-"""What a provenance means, in words."""
+OFFICIAL = "the official files"
 
 
 def open_console() -> Console:
@@ -36,9 +32,27 @@ def say(console: Console, text: str, style: str | None = None, *, whole: bool = 
 
 
 def say_data(console: Console, provenance: str) -> None:
-    """What the data is, loudly unless it is the full set."""
-    words = DATA_WORDS.get(provenance, "of unknown origin")
-    say(console, f"data: {provenance}, {words}", None if provenance == "mnist-60k" else LOUD)
+    """What the data is, one line for each kind of it, loudly unless the files are the official ones."""
+    kinds: dict[str, list[str]] = {}
+    for name in provenance.split(", "):
+        kinds.setdefault(data_words(name), []).append(name)
+    for words, names in kinds.items():
+        say(console, f"data: {', '.join(names)}, {words}", None if words == OFFICIAL else LOUD)
+
+
+def data_words(provenance: str) -> str:
+    """What the provenance of one data set means."""
+    name, _, kind = provenance.rpartition("-")
+    if provenance == "mnist-5k":
+        return "a SMALL SAMPLE of MNIST, 5,000 images: these results do not compare with published ones"
+    if kind == "synthetic":
+        return f"SYNTHETIC images made by this package, not {name}: these results mean nothing"
+    if kind == "other":
+        return f"a user's files of {name}'s format with OTHER content: results do not compare with published ones"
+    if kind == "custom":
+        return "the user's own images: results compare with no published ones"
+    sets = {known for row in halrp_np.BENCHMARKS.values() for known in row.data}
+    return OFFICIAL if provenance == "mnist-60k" or provenance in sets else "of unknown origin"
 
 
 def say_table(
@@ -47,20 +61,31 @@ def say_table(
     """A title and a table; columns named in `words` are left-aligned and may wrap, the others hold numbers."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     lines = [[str(cell) for cell in row] for row in rows]
-    needed = 0
-    for number, column in enumerate(columns):
-        wordy = column in words
-        cells = [column, *(line[number] for line in lines)]
-        least = max(cell_len(part) for cell in cells for part in (cell.split() if wordy else [cell]) or [""])
-        table.add_column(column, justify="left" if wordy else "right", no_wrap=not wordy, min_width=least)
-        needed += least + 2
+    cells = [[column, *(line[number] for line in lines)] for number, column in enumerate(columns)]
+    whole = [max(map(cell_len, column)) for column in cells]
+    least = [
+        max(cell_len(word) for cell in column for word in cell.split() or [""]) if name in words else width
+        for name, column, width in zip(columns, cells, whole, strict=True)
+    ]
+    between = 2 * (len(columns) - 1)
+    widths = fitted(whole, least, console.width - between)
+    for column, width in zip(columns, widths, strict=True):
+        table.add_column(column, justify="left" if column in words else "right", width=width)
     for line in lines:
         table.add_row(*line)
     say(console, f"\n{title}", HEAD)
     width = console.width
-    console.width = max(width, needed)  # beyond the edge, if it must: a number that is cut is another number
+    console.width = max(width, sum(widths) + between)  # beyond the edge, if it must: a cut number is another number
     console.print(table)
     console.width = width
+
+
+def fitted(whole: Sequence[int], least: Sequence[int], room: int) -> list[int]:
+    """Widths of columns that fit into a room, the widest made narrower first, none narrower than its `least`."""
+    widths = list(whole)
+    while sum(widths) > room and (free := [n for n, width in enumerate(widths) if width > least[n]]):
+        widths[max(free, key=lambda n: widths[n])] -= 1
+    return widths
 
 
 def memory(size: float) -> str:

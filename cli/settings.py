@@ -16,8 +16,10 @@ def text(value: object) -> str:
 
 
 def changes(config: Mapping[str, Any], *, quick: bool = False) -> dict[str, Any]:
-    """The settings that differ from those of the benchmark and the preset (and of --quick), in their order."""
-    chosen = {key: config[key] for key in ("benchmark", "preset") if key in config}
-    plain = halrp_np.resolve_config(("config.json", chosen), quick=quick)
+    """The settings that differ from those of the benchmark, its network and the preset (and of --quick), in order."""
+    named = {key: config[key] for key in ("benchmark", "preset", "model") if key in config}
+    plain = halrp_np.resolve_config(("config.json", named), quick=quick)
+    named.pop("model", None)
+    usual = halrp_np.resolve_config(("config.json", named), quick=quick).model
     own = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
-    return {key: value for key, value in own.items() if value != getattr(plain, key, None)}
+    return {key: v for key, v in own.items() if v != (usual if key == "model" else getattr(plain, key, None))}

@@ -34,6 +34,8 @@ GROWTH = {
     "honest": "growth over task 0, biases and running statistics counted too",
     "bytes": "growth over task 0, bytes on disk",
 }
+SHORT = 13
+"""Letters of a task's name over a column of numbers."""
 RESULT = ("acc", "bwt", "forgetting_chaudhry")
 
 
@@ -70,18 +72,25 @@ def show_result(console: Console, path: Path) -> None:
 
 def show_head(console: Console, run: Any) -> None:
     """What was run, and on what data."""
+    from .protocol import say_protocol
     from .screen import HEAD, say, say_data
 
     config, protocol = recorded(run)
     say(console, f"{run.path}", HEAD, whole=True)
     names = ("benchmark", "method", "preset", "model", "device", "dtype", "seed")
     say(console, ", ".join(f"{name} {config.get(name)}" for name in names))
-    changed = [f"{key}={text(value)}" for key, value in changes(config).items() if key not in names]
+    own = changes(config)
+    if not _has_tasks(config.get("benchmark")):
+        own.pop("tasks", None)  # then it is not the user's number, but that of the data
+    changed = [f"{key}={text(value)}" for key, value in own.items() if key not in names]
     say(console, f"settings changed: {', '.join(changed) if changed else 'none'}")
-    counts = [f"{number(protocol.get(part))} {part}" for part in ("train", "validation", "test")]
-    tasks = protocol.get("tasks")
-    say(console, f"{number(tasks)} {'task' if tasks == 1 else 'tasks'} of {', '.join(counts)} images")
     say_data(console, text(protocol.get("data", "unknown")))
+    say_protocol(console, protocol, config.get("order", "unknown"), config.get("seed", "unknown"))
+
+
+def _has_tasks(benchmark: object) -> bool:
+    """Whether a benchmark has a number of tasks of its own, whatever the data."""
+    return any(row.tasks for row in halrp_np.BENCHMARKS.values() if row.name == benchmark)
 
 
 def recorded(run: Any) -> tuple[Row, Row]:
@@ -138,7 +147,8 @@ def show_accuracy(console: Console, run: Any) -> None:
     newest = [row for row in rows if row["split"] == "validation" and row["task"] == row["after_task"]]
     validated = {row["after_task"]: row["accuracy"] for row in newest}
     tasks = sorted({task for _, task in tested})
-    wide = max(1, (console.width - 28) // 9)
+    heads = task_heads(recorded(run)[1], tasks)
+    wide = max(1, (console.width - 28) // (2 + max(map(len, heads.values()), default=7)))
     for first in range(0, len(tasks), wide):
         block, last = tasks[first : first + wide], first + wide >= len(tasks)
         lines = []
@@ -146,8 +156,15 @@ def show_accuracy(console: Console, run: Any) -> None:
             cells = [f"{tested[after, task]:.2f}" if (after, task) in tested else "" for task in block]
             ends = [f"{validated[after]:.2f}" if after in validated else ""] if last else []
             lines.append([after, *cells, *ends])
-        columns = ["after", *(f"task {task}" for task in block), *(["validation"] if last else [])]
+        columns = ["after", *(heads[task] for task in block), *(["validation"] if last else [])]
         say_table(console, "Test accuracy (%) on each task after each task", columns, lines)
+
+
+def task_heads(protocol: Row, tasks: Sequence[int]) -> dict[int, str]:
+    """`3 svhn` for each task where every name is short, else `task 3`."""
+    names = [str(row.get("name", "unknown")) for row in protocol.get("sizes") or []]
+    short = len(names) > max(tasks, default=0) and max(map(len, names)) <= SHORT
+    return {task: f"{task} {names[task]}" if short else f"task {task}" for task in tasks}
 
 
 def show_ranks(console: Console, run: Any) -> None:

@@ -18,7 +18,7 @@ rng = np.random.default_rng(0)
 
 
 class Images:
-    """What a method asks of data: a length, and a batch of rows with labels."""
+    """What a method asks of data: a length, a batch of rows with labels, and to be told when an epoch begins."""
 
     def __init__(self, patterns, count):
         self.labels = rng.integers(0, CLASSES, count)
@@ -26,6 +26,9 @@ class Images:
 
     def __len__(self):
         return len(self.labels)
+
+    def begin_epoch(self, generator):
+        """Images that vary from epoch to epoch would be drawn here."""
 
     def batch(self, rows):
         return self.x[..., rows], self.labels[rows]

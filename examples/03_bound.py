@@ -27,7 +27,7 @@ rng = np.random.default_rng(0)
 
 
 class Images:
-    """What the training loop asks of data: a length, and a batch of rows with labels."""
+    """What the training loop asks of data: a length, a batch of rows with labels, to be told when an epoch begins."""
 
     def __init__(self):
         patterns = np.kron(rng.normal(size=(3, 4, 4, CLASSES)), np.ones((1, 3, 3, 1)))  # one a class
@@ -36,6 +36,9 @@ class Images:
 
     def __len__(self):
         return COUNT
+
+    def begin_epoch(self, generator):
+        """Images that vary from epoch to epoch would be drawn here."""
 
     def batch(self, rows):
         return self.x[..., rows], self.labels[rows]

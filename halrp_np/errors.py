@@ -1,5 +1,15 @@
 """Errors a user may meet: each names the place, what was expected, what came, and what to do next."""
 
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that was most likely meant, however cases, - and _ are written; None when none is near."""
+    plain = {name.lower().replace("-", "_"): name for name in known}
+    near = difflib.get_close_matches(word.lower().replace("-", "_"), plain, n=1, cutoff=0.5)
+    return plain[near[0]] if near else None
+
 
 class HalrpError(Exception):
     """Base of every error this package raises on purpose; `exit_code` is the command line's answer to it."""

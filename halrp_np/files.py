@@ -7,7 +7,7 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -48,16 +48,37 @@ def storage_error(path: str | os.PathLike[str], error: OSError, *, expected: str
 def write_whole(path: str | os.PathLike[str], content: bytes | bytearray | memoryview | str) -> None:
     """Write a file so that a reader, at any moment, finds the old content or the new and nothing between.
 
-    The content goes to a temporary file in the same folder, is flushed to the disk, and takes the name in one step.
-    Text is written as UTF-8. Only a killed process leaves a temporary file; `remove_leftovers` finds it.
+    Text is written as UTF-8.
 
     Raises: StorageError (disk full, read-only, no such folder); the old file is then untouched.
+    """
+    with whole_file(path) as write:
+        write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[Callable[[bytes | bytearray | memoryview], None]]:
+    """Give a function that writes a file piece by piece; it is there once the `with` block has ended, not before.
+
+    The pieces go to a temporary file in the same folder, which is flushed to the disk and takes the name in one step.
+    Whatever the block raises, the old file stays; only a killed process leaves a temporary file, and
+    `remove_leftovers` finds it.
+
+    Raises: StorageError (disk full, read-only, no such folder).
     """
     target = Path(path)
     temporary = target.with_name(f"{_TEMP_PREFIX}{uuid.uuid4().hex}{_TEMP_SUFFIX}")
     try:
         try:
-            _write_flushed(temporary, content.encode() if isinstance(content, str) else content)
+            with open(temporary, "xb", buffering=0) as file:  # unbuffered: closing must not retry a write that failed
+
+                def write(piece: bytes | bytearray | memoryview) -> None:
+                    remaining = memoryview(piece).cast("B")
+                    while remaining:
+                        remaining = remaining[file.write(remaining) :]
+
+                yield write
+                os.fsync(file.fileno())
             os.replace(temporary, target)
         except BaseException:  # an interrupt too must not leave the temporary file
             with contextlib.suppress(OSError):
@@ -66,15 +87,6 @@ def write_whole(path: str | os.PathLike[str], content: bytes | bytearray | memor
     except OSError as error:
         raise storage_error(target, error) from error
     _flush_folder(target.parent)
-
-
-def _write_flushed(path: Path, content: bytes | bytearray | memoryview) -> None:
-    """Write a new file and wait until the disk has it."""
-    remaining = memoryview(content).cast("B")
-    with open(path, "xb", buffering=0) as file:  # unbuffered: closing must not retry a write that failed
-        while remaining:
-            remaining = remaining[file.write(remaining) :]
-        os.fsync(file.fileno())
 
 
 def _flush_folder(folder: Path) -> None:
@@ -100,14 +112,14 @@ def is_leftover(path: str | os.PathLike[str]) -> bool:
     return name.startswith(_TEMP_PREFIX) and name.endswith(_TEMP_SUFFIX)
 
 
-def sha256(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a file's content as 64 hexadecimal digits.
+def digest(path: str | os.PathLike[str], algorithm: str) -> str:
+    """Return the digest of a file's content as `algorithm:hexadecimal digits`, the algorithm `sha256` or `md5`.
 
     Raises: StorageError if it cannot be read.
     """
     try:
         with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
     except OSError as error:
         raise storage_error(path, error, expected="to read it") from error
 

@@ -7,6 +7,7 @@ in the two-branch form of the paper, not as the dense kernel that the layer uses
 Reference: Squire and Trapp, Using complex variables to estimate derivatives of real functions (1998).
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -135,9 +136,18 @@ def pool(x: Any, kernel: int, stride: int, kind: str) -> Any:
 
 
 def dropout_mask(rate: float, shape: tuple[int, ...], mode: Mode) -> Any:
-    """Kept entries and their gain, from the mode's stream: float32 draws, kept when not below the rate."""
+    """Kept entries and their gain: two numbers of the mode's stream, hashed with each entry's place, one by one."""
     assert mode.dropout is not None
-    return (mode.dropout.random(shape, dtype=np.float32) >= rate) / (1.0 - rate)
+    first, second = (int(number) for number in mode.dropout.integers(2**32, size=2, dtype=np.uint32))
+    hashed = [_hashed(_hashed(place ^ first) ^ second) for place in range(math.prod(shape))]
+    return np.array([number >= rate * 2**32 - 0.5 for number in hashed]).reshape(shape) / (1.0 - rate)
+
+
+def _hashed(number: int) -> int:
+    """Wellons' lowbias32, in whole numbers of any size cut to 32 bits."""
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        number = (number ^ number >> shift) * factor & 0xFFFFFFFF
+    return number ^ number >> 16
 
 
 def cross_entropy(logits: Any, labels: Any) -> Any:

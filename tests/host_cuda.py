@@ -134,7 +134,7 @@ class HostKernel:
     def _argument(self, kind: str, value: Any) -> tuple[np.ndarray, Any, Any]:
         """What the pointer to an argument points to; of an array also its memory between margins, and itself."""
         real = np.dtype(self.real).name
-        scalars = {"int": "int32", "wide": "int64", "double": "float64", "real": real}
+        scalars = {"int": "int32", "unsigned": "uint32", "wide": "int64", "double": "float64", "real": real}
         if kind in scalars:
             assert np.asarray(value).dtype == scalars[kind], f"{self.name}: {kind} from {type(value)}"
             return np.atleast_1d(value), None, None

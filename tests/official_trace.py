@@ -58,6 +58,9 @@ class Arrays:
     def __len__(self) -> int:
         return len(self.y)
 
+    def begin_epoch(self, generator: np.random.Generator) -> None:
+        """Nothing varies."""
+
     def batch(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.ascontiguousarray(np.moveaxis(self.x[rows], 0, -1)), self.y[rows]
 

@@ -161,6 +161,30 @@ def relu_backward_case(shape: tuple[int, ...], tangents: int = 0) -> Case:
     return Case("relu_backward", f"{wide}", lambda rng, dtype: (*whole(shape)(rng, dtype), *normal(wide)(rng, dtype)))
 
 
+def dropout_cases(shape: tuple[int, ...], rate: float, tangents: int = 0) -> list[Case]:
+    """A mask, and the same mask over a gradient or over several tangents before the batch axis."""
+    wide = (*shape[:-1], tangents, shape[-1]) if tangents else shape
+
+    def again(rng: np.random.Generator, dtype: Any) -> Arrays:
+        return (*normal(wide)(rng, dtype), rng.integers(2, size=shape).astype(np.uint8))
+
+    label = f"{wide}-{rate}"
+    return [
+        Case("dropout", label, normal(shape), {"seed": (2**32 - 1, 77), "rate": rate}),
+        Case("dropout_again", label, again, {"rate": rate}),
+    ]
+
+
+def average_cases(x: tuple[int, ...], kernel: int, stride: int) -> list[Case]:
+    """Means of windows, and their adjoint."""
+    pooled = (x[0], (x[1] - kernel) // stride + 1, (x[2] - kernel) // stride + 1, x[3])
+    options, label = {"kernel": kernel, "stride": stride}, f"{x}k{kernel}s{stride}"
+    return [
+        Case("avgpool2d", label, normal(x), options),
+        Case("avgpool2d_backward", label, normal(pooled), {"x_shape": x, **options}),
+    ]
+
+
 def softmax_case(classes: int, samples: int, kind: Any) -> Case:
     """Logits of some size and labels of an integer type."""
 
@@ -201,6 +225,22 @@ def gather_case(samples: int, pixels: int, batch: int, tables: int, kind: Any) -
     return Case("gather_images", f"{samples}x{pixels}-{batch}-{np.dtype(kind)}", draw)
 
 
+def augmented_case(shape: tuple[int, int, int], batch: int, tables: int, reach: int, stored: int) -> Case:
+    """Images stored whole, or one channel shown as several, shifted by up to `reach` (past the border) and mirrored."""
+
+    def draw(rng: np.random.Generator, dtype: Any) -> Arrays:
+        size = int(np.prod(shape))
+        images = rng.integers(256, size=(9, stored)).astype(np.uint8)
+        source, table_row = (np.arange(size) % stored).astype(np.int32), rng.integers(tables, size=size)
+        moves = np.concatenate([rng.integers(-reach, reach + 1, (batch, 2)), rng.integers(0, 2, (batch, 1))], axis=1)
+        images[:, 0], moves[0], table_row[0] = 0, 0, 0  # so that table[0, 0] is used
+        table = rng.normal(size=(tables, 256)).astype(dtype)
+        return images, rng.integers(9, size=batch), source, table, table_row.astype(np.uint8), moves
+
+    label = f"{shape}-{batch}+{reach}".replace(" ", "")
+    return Case("gather_augmented", label, draw, {"shape": shape})
+
+
 CASES: list[Case] = [
     *(Case("matmul", f"{m}x{k}x{n}", normal((m, k), (k, n))) for m, k, n in [(1, 1, 1), (5, 7, 3), (33, 20, 65)]),
     *(case for shape in [(5, 7), (4, 3, 5, 5), (1, 2, 1, 3)] for case in weight_cases(*shape)),
@@ -220,12 +260,23 @@ CASES: list[Case] = [
     *pool_cases((2, 8, 8, 17), 2, 2),
     *pool_cases((1, 7, 9, 40), 3, 2),  # windows overlap
     *pool_cases((3, 8, 9, 1), 2, 3),  # pixels between windows
+    *(
+        Case("add", f"{s}-{rectify}", whole(s, s), {"rectify": rectify})
+        for s, rectify in [((7,), True), ((3, 2, 33), False)]
+    ),
+    *(case for about in [((9,), 0.5), ((3, 2, 5, 7), 0.2), ((4, 1000), 0.9, 2)] for case in dropout_cases(*about)),
+    *average_cases((2, 8, 8, 17), 2, 2),
+    *average_cases((1, 7, 9, 40), 3, 2),  # windows overlap
+    *average_cases((3, 8, 9, 1), 2, 3),  # pixels between windows
     *(softmax_case(*shape) for shape in [(1, 3, np.int64), (10, 33, np.int32), (7, 1, np.uint8)]),
     adam_case([5], 1),
     adam_case([1, 1, 48, 120], 7, scale=10.0),  # one segment is empty
     adam_case([31, 9000, 40000], 1000),
     gather_case(11, 12, 5, 1, np.int64),
     gather_case(40, 36, 33, 3, np.int32),
+    augmented_case((3, 5, 7), 33, 3, 2, stored=105),
+    augmented_case((3, 4, 4), 17, 1, 5, stored=16),
+    augmented_case((1, 6, 1), 1, 1, 0, stored=6),
 ]
 
 

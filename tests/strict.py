@@ -173,7 +173,25 @@ def _operator(name: str) -> None:
     setattr(StrictArray, f"__i{name}__", change)
 
 
-for _name in ("abs", "neg", "add", "sub", "mul", "truediv", "pow", "matmul", "eq", "ne", "lt", "le", "gt", "ge"):
+OPERATORS = (
+    "abs",
+    "neg",
+    "add",
+    "sub",
+    "mul",
+    "truediv",
+    "pow",
+    "matmul",
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "xor",
+    "rshift",
+)
+for _name in OPERATORS:
     _operator(_name)
 for _name in ("array", "array_function", "float", "int", "bool", "complex", "index", "len", "iter", "contains"):
     setattr(StrictArray, f"__{_name}__", _refused(_name))

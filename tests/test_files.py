@@ -9,10 +9,19 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from halrp_np.errors import StorageError
-from halrp_np.files import exclusive_lock, is_leftover, remove_leftovers, sha256, storage_error, write_whole
+from halrp_np.files import (
+    digest,
+    exclusive_lock,
+    is_leftover,
+    remove_leftovers,
+    storage_error,
+    whole_file,
+    write_whole,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -136,12 +145,27 @@ def test_only_leftovers_are_removed(tmp_path: Path) -> None:
     remove_leftovers(tmp_path / "absent")
 
 
-def test_sha256_of_a_file(tmp_path: Path) -> None:
-    content = os.urandom(100_003)
+@pytest.mark.parametrize("algorithm", ["sha256", "md5"])
+def test_digests_of_a_file(tmp_path: Path, algorithm: str) -> None:
+    content = bytes(range(256)) * 5000
     (tmp_path / "file").write_bytes(content)
-    assert sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+    assert digest(tmp_path / "file", algorithm) == f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
     with pytest.raises(StorageError, match="to read it"):
-        sha256(tmp_path / "absent")
+        digest(tmp_path / "absent", algorithm)
+
+
+def test_a_file_in_pieces_is_there_when_the_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with whole_file(path) as write:
+        write(b"new and ")
+        write(memoryview(b"whole"))
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new and whole"
+    with pytest.raises(ValueError, match="underlying"), whole_file(path) as write:
+        write(memoryview(np.zeros((4, 4))[:, 1]))  # not contiguous: an error of the block's own
+    assert path.read_bytes() == b"new and whole"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_an_error_without_a_number_is_still_an_answer() -> None:

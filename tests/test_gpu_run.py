@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from halrp_np.backend import Device, Streams, graph, to_host
+from halrp_np.benchmarks.feed import Feeds
+from halrp_np.data.images import Augmentation, whole_images
 from halrp_np.layers import Dropout, Sequential
 from halrp_np.losses import CrossEntropy
 from halrp_np.models import mlp
@@ -69,13 +71,15 @@ def test_two_tasks_recorded_step_by_step_and_on_the_cpu(
         np.testing.assert_allclose(found[name], value, rtol=0, atol=atol, err_msg=name)
 
 
-def trained(device: Device, hooks: Hooks, rate: float = 0.0, samples: int = 20) -> dict[str, np.ndarray]:
+def trained(
+    device: Device, hooks: Hooks, rate: float = 0.0, samples: int = 20, examples: Any = None
+) -> dict[str, np.ndarray]:
     """A small network after two epochs whose last batch is smaller."""
     plain = mlp(SHAPE, 4, widths=(6,))
     model = Sequential({**plain.layers, "dropout": Dropout(rate)}) if rate else plain
     params = {name: device.to_device(v) for name, v in model.init(np.random.default_rng(1), np.float64).items()}
     plan = PhasePlan(task=0, name="base", epochs=2, batch=6, lr=0.01, gamma=0.9, drop_last=False)
-    examples = Images(device, np.random.default_rng(0), samples, np.float64)
+    examples = examples or Images(device, np.random.default_rng(0), samples, np.float64)
     trained = train_phase(
         plan, model, params, examples, loss=CrossEntropy(), optimizer=make_optimizer("adam", scale=1.0, momentum=0.0),
         penalties={}, streams=Streams(0), hooks=hooks,
@@ -94,6 +98,23 @@ def test_a_smaller_last_batch_and_masks_from_the_host(
     assert len(launches) == (0 if rate or kind == "real" else 2 * 3 - graph.WARM_UP)
     for name, value in trained(Device("cpu"), Heard(), rate).items():
         np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-7, err_msg=name)
+
+
+def test_recorded_steps_see_the_moves_of_every_epoch(gpu: Device, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(3)
+    stored, labels = draw.integers(0, 256, (20, *SHAPE), dtype=np.uint8), draw.integers(0, 4, 20)
+    images = whole_images(stored, labels, [0.5], [0.25]).augmented(Augmentation(2, flip=True))
+    launches: list[int] = []
+    launch = HostGraph.launch
+    monkeypatch.setattr(HostGraph, "launch", lambda self: (launches.append(1), launch(self))[1])
+    ways = [
+        trained(device, Heard(), examples=Feeds(device, np.float64).open(part))
+        for device, part in ((gpu, images), (Device("cpu"), images), (gpu, images.augmented(None)))
+    ]
+    assert len(launches) == (0 if kind == "real" else 2 * (2 * 3 - graph.WARM_UP))
+    for name, value in ways[1].items():
+        np.testing.assert_allclose(ways[0][name], value, rtol=0, atol=1e-7, err_msg=name)
+    assert any((ways[2][name] != ways[0][name]).any() for name in ways[0])
 
 
 def test_a_listener_between_gradient_and_update_is_heard_at_every_step(gpu: Device) -> None:

@@ -44,7 +44,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "layers": (FLOOR_0 | {"backend"}, {"numpy", "scipy"}),
     "losses": (FLOOR_0 | {"backend"}, {"numpy", "scipy"}),
     "lowrank": (FLOOR_0 | {"backend"}, {"numpy", "scipy"}),
-    "data": (FLOOR_0 | {"files", "backend.rng"}, {"numpy", "pooch", "PIL", "mlxtend"}),
+    "data": (FLOOR_0 | {"files", "backend.rng"}, {"numpy", "pooch", "PIL", "mlxtend", "scipy"}),
     "runs": (FLOOR_0 | {"files", "backend"}, {"numpy", "safetensors"}),
     "models": (FLOOR_0 | {"layers"}, {"numpy"}),
     "curvature": (FLOOR_0 | {"layers", "losses", "backend", "lowrank"}, {"numpy", "scipy", "cupyx"}),
@@ -235,7 +235,8 @@ def test_nothing_is_pickled() -> None:
         f"{_name(path)}:{line} imports {what}"
         for path in SOURCES
         for what, line in _imports("any", path)
-        if what.split(".")[0] in picklers
+        # This module writes the files that the reader of pickles must read, or refuse.
+        if what.split(".")[0] in picklers and _name(path) != "tests/data/pickle_files.py"
     ]
     wrong += [
         f"{_name(path)}:{node.value.lineno} sets allow_pickle"

@@ -30,6 +30,9 @@ class Images:
     def __len__(self) -> int:
         return self.samples
 
+    def begin_epoch(self, generator: np.random.Generator) -> None:
+        """Nothing varies."""
+
     def batch(self, rows: np.ndarray) -> tuple[Any, Any]:
         chosen = self.device.to_device(rows)
         return self.images[..., chosen], self.labels[chosen]

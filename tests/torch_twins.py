@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from cases import Case, LossLayer, Params
 from checks import assert_all_close, named, run
+from formulas import dropout_mask
 from halrp_np.layers import (
     AvgPool2d,
     Conv2d,
@@ -138,9 +139,7 @@ def plain(layer: Layer, x: Any, mode: Mode) -> Any:
     if isinstance(layer, Dropout):
         if not mode.train or layer.rate == 0:
             return x
-        assert mode.dropout is not None
-        kept = mode.dropout.random((*x.shape[1:], x.shape[0]), dtype=np.float32) >= layer.rate
-        return x * torch.tensor(batch_first(kept / (1 - layer.rate)))
+        return x * torch.tensor(batch_first(dropout_mask(layer.rate, (*x.shape[1:], x.shape[0]), mode)))
     assert isinstance(layer, LossLayer)
     if isinstance(layer.loss, CrossEntropy):
         return functional.cross_entropy(x, torch.tensor(layer.targets))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from ..errors import ShapeError
@@ -40,6 +42,13 @@ def expect_rows(where: str, x: Array, *rows: Array) -> None:
     expect(where, fits, "x (C, M) and per-channel arrays (C,)", x, *rows)
 
 
+def expect_mask(where: str, r: Array, mask: Array) -> int:
+    """The number K of tangents in r (..., K, N) over a mask (..., N), 1 in r (..., N); ShapeError for other shapes."""
+    fits = mask.shape == r.shape or mask.shape == (*r.shape[:-2], *r.shape[-1:])
+    expect(where, fits, "(..., N) or K tangents (..., K, N), and a mask (..., N)", r, mask)
+    return 1 if r.ndim == mask.ndim else int(r.shape[-2])
+
+
 def expect_pool(where: str, x_shape: Shape, gy: Array | None, kernel: int, stride: int) -> Shape:
     """Rows and columns of the pooled image; ShapeError if no window fits or it is too large for a uint8 position."""
     fits = len(x_shape) == 4 and 1 <= kernel <= 16 and stride >= 1 and min(x_shape[1:3]) >= kernel
@@ -60,6 +69,16 @@ def expect_gather(where: str, images: Array, rows: Array, source: Array, table: 
     fits = fits and rows.ndim == 1 and source.ndim == 1 and table_row.shape == source.shape
     expected = "uint8 images (M, P), rows (N,), source (D,), table (K, 256), table_row (D,)"
     expect(where, fits, expected, images, rows, source, table, table_row)
+
+
+def expect_augmented(
+    where: str, images: Array, rows: Array, source: Array, table: Array, table_row: Array, moves: Array, shape: Shape
+) -> None:
+    """Raise ShapeError unless expect_gather's five arrays, the moves and the shape of an image belong together."""
+    expect_gather(where, images, rows, source, table, table_row)
+    fits = len(shape) == 3 and min(shape) >= 1 and prod(shape) == source.shape[0]
+    fits = fits and moves.shape == (rows.shape[0], 3) and moves.dtype.kind == "i"
+    expect(where, fits, f"moves (N, 3) of signed integers, and source of {shape}", moves, source)
 
 
 def expect_flat(where: str, flat: tuple[Array, ...], factors: Array, ends: Array, penalties: tuple[Array, ...]) -> None:

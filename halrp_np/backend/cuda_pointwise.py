@@ -10,6 +10,32 @@ __global__ void relu_backward(const real* y, const real* gy, real* gx, wide coun
     FOR_EACH(k, count) gx[k] = gy[k] * (y[k] > 0 ? (real)1 : (real)0);
 }
 
+__global__ void add(const real* a, const real* b, real* y, int rectify, wide count) {
+    FOR_EACH(k, count) y[k] = rectify ? rectified(a[k] + b[k]) : a[k] + b[k];
+}
+
+static __device__ unsigned mixed_bits(unsigned h) {
+    h = (h ^ (h >> 16)) * 0x7FEB352Du;
+    h = (h ^ (h >> 15)) * 0x846CA68Bu;
+    return h ^ (h >> 16);
+}
+
+// A product, so that a NaN shows even where it is dropped.
+__global__ void dropout(const real* x, real* y, unsigned char* kept, unsigned first, unsigned second, unsigned limit,
+                        real factor, wide count) {
+    FOR_EACH(k, count) {
+        const bool stays = mixed_bits(mixed_bits((unsigned)k ^ first) ^ second) >= limit;
+        kept[k] = stays;
+        y[k] = x[k] * (stays ? factor : (real)0);
+    }
+}
+
+// K rows of r (..., K, N) share one of kept (..., N).
+__global__ void dropout_again(const real* r, const unsigned char* kept, real* out, real factor, int tangents,
+                              wide batch, wide count) {
+    FOR_EACH(k, count) out[k] = r[k] * (kept[k / batch / tangents * batch + k % batch] ? factor : (real)0);
+}
+
 // One thread a sample; a label out of range gives NaN: to raise an error would mean to wait for the GPU.
 __global__ void softmax_cross_entropy(const real* logits, const wide* labels, real* loss, real* chances, int classes,
                                       wide batch) {
@@ -75,6 +101,23 @@ __global__ void gather_images(const unsigned char* images, const wide* rows, con
         const bool inside = known && row >= 0 && row < samples;
         out[(wide)d * batch + n] =
             inside ? table[table_row[d] * 256 + images[row * pixels + source[d]]] : (real)nan("");
+    }
+}
+
+// As gather_images, a block a value of the image; moves: dy, dx and mirrored. Where a shift leaves it, the pixel is 0.
+__global__ void gather_augmented(const unsigned char* images, const wide* rows, const wide* source, const real* table,
+                                 const wide* table_row, const wide* moves, real* out, int batch, int height, int width,
+                                 wide samples, wide pixels, wide tables) {
+    const int d = blockIdx.x, y = d / width % height, x = d % width, start = d - y * width - x;
+    const wide line = table_row[d];
+    FOR_BATCH {
+        const wide row = rows[n], i = y + moves[3 * n];
+        const wide j = (moves[3 * n + 2] != 0 ? width - 1 - x : x) + moves[3 * n + 1];
+        const bool shown = i >= 0 && i < height && j >= 0 && j < width;
+        const wide at = shown ? source[start + i * width + j] : 0;
+        const bool known = row >= 0 && row < samples && at >= 0 && at < pixels && line >= 0 && line < tables;
+        out[(wide)d * batch + n] =
+            known ? table[line * 256 + (shown ? images[row * pixels + at] : 0)] : (real)nan("");
     }
 }
 """

@@ -15,11 +15,23 @@ from .cupy_norm import (
     norm_relu,
     norm_relu_backward,
 )
-from .cupy_pointwise import adam_flat, gather_images, relu, relu_backward, row_dots, softmax_cross_entropy
+from .cupy_pointwise import (
+    adam_flat,
+    add,
+    dropout,
+    dropout_again,
+    gather_augmented,
+    gather_images,
+    relu,
+    relu_backward,
+    row_dots,
+    softmax_cross_entropy,
+)
 from .cupy_pool import maxpool2d, maxpool2d_backward, maxpool2d_take
 
 __all__ = [
     "adam_flat",
+    "add",
     "batchnorm_apply",
     "batchnorm_backward",
     "batchnorm_train",
@@ -29,6 +41,9 @@ __all__ = [
     "conv_block",
     "conv_block_apply",
     "conv_block_backward",
+    "dropout",
+    "dropout_again",
+    "gather_augmented",
     "gather_images",
     "linear",
     "linear_add",

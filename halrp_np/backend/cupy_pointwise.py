@@ -5,10 +5,11 @@ from __future__ import annotations
 import cupy
 import numpy as np
 
-from ..typing import Array
-from .checks import expect, expect_flat, expect_gather
+from ..typing import Array, Shape
+from .checks import expect, expect_augmented, expect_flat, expect_gather, expect_mask
 from .cuda_source import BLOCK
 from .cupy_launch import adders, contiguous, each, floating, floats, launch
+from .reference import dropout_limit
 
 
 def relu(x: Array) -> Array:
@@ -21,12 +22,39 @@ def relu(x: Array) -> Array:
 
 def relu_backward(y: Array, gy: Array) -> Array:
     """See reference.relu_backward."""
-    fits = y.shape == gy.shape or y.shape == (*gy.shape[:-2], *gy.shape[-1:])
-    expect("relu_backward", fits, "y (..., N) and gy (..., N) or (..., K, N)", y, gy)
+    expect_mask("relu_backward", gy, y)
     y, gy = floats(y if y.ndim == gy.ndim else cupy.broadcast_to(y[..., None, :], gy.shape), gy)
     gx = cupy.empty_like(gy)
     launch("relu_backward", gy.dtype, each(gy.size), BLOCK, y, gy, gx, np.int64(gy.size))
     return gx
+
+
+def add(a: Array, b: Array, rectify: bool = False) -> Array:
+    """See reference.add."""
+    expect("add", a.shape == b.shape, "two arrays of one shape", a, b)
+    a, b = floats(a, b)
+    y = cupy.empty_like(a)
+    launch("add", a.dtype, each(a.size), BLOCK, a, b, y, int(rectify), np.int64(a.size))
+    return y
+
+
+def dropout(x: Array, seed: tuple[int, int], rate: float) -> tuple[Array, Array]:
+    """See reference.dropout."""
+    (x,) = floats(x)
+    y, kept = cupy.empty_like(x), cupy.empty(x.shape, dtype=np.uint8)
+    numbers = (np.uint32(seed[0]), np.uint32(seed[1]), np.uint32(dropout_limit(rate)), x.dtype.type(1.0 / (1.0 - rate)))
+    launch("dropout", x.dtype, each(x.size), BLOCK, x, y, kept, *numbers, np.int64(x.size))
+    return y, kept
+
+
+def dropout_again(r: Array, kept: Array, rate: float) -> Array:
+    """See reference.dropout_again."""
+    tangents = expect_mask("dropout_again", r, kept)
+    (r,) = floats(r)
+    out, mask = cupy.empty_like(r), contiguous(kept, np.uint8)
+    sizes = (tangents, np.int64(r.shape[-1]), np.int64(r.size))
+    launch("dropout_again", r.dtype, each(r.size), BLOCK, r, mask, out, r.dtype.type(1.0 / (1.0 - rate)), *sizes)
+    return out
 
 
 def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
@@ -76,4 +104,19 @@ def gather_images(images: Array, rows: Array, source: Array, table: Array, table
     out = cupy.empty((source.size, rows.size), dtype=table.dtype)
     limits = (np.int64(images.shape[0]), np.int64(images.shape[1]), np.int64(table.shape[0]))
     launch("gather_images", table.dtype, (source.size, 1), rows.size, *arrays, out, rows.size, *limits)
+    return out
+
+
+def gather_augmented(
+    images: Array, rows: Array, source: Array, table: Array, table_row: Array, moves: Array, shape: Shape
+) -> Array:
+    """See reference.gather_augmented; an index out of range, negative ones included, gives NaN in its place."""
+    expect_augmented("gather_augmented", images, rows, source, table, table_row, moves, shape)
+    (table,) = floats(table)
+    indices = (contiguous(array, np.int64) for array in (rows, source))
+    arrays = (contiguous(images, np.uint8), *indices, table, contiguous(table_row, np.int64))
+    out, moved = cupy.empty((source.size, rows.size), dtype=table.dtype), contiguous(moves, np.int64)
+    limits = (np.int64(images.shape[0]), np.int64(images.shape[1]), np.int64(table.shape[0]))
+    sizes = (rows.size, int(shape[1]), int(shape[2]))
+    launch("gather_augmented", table.dtype, (source.size, 1), rows.size, *arrays, moved, out, *sizes, *limits)
     return out

@@ -47,23 +47,26 @@ from .simd import (
     OUTPUTS,
     PIXELS,
     TAPS,
+    add_lane_sums,
     add_products,
     add_scaled,
-    store_lane_sums,
     store_pixels,
     zero_pixel_block,
     zero_tap_block,
 )
 from .simd_pointwise import load_some, store
 
-_SWEEP = 128  # output pixels a weight-gradient block adds up at once: 5 gradients and the image rows stay in L1
-_PARTS = 8  # partial sums of a weight gradient, added in fixed order
-MIN_BATCH = LANES // 4  # with fewer, most lanes would be empty: gemm_conv.py is faster
-
 
 def up(size: int, block: int) -> int:
     """The least multiple of `block` that is no less than `size`."""
     return -(-size // block) * block
+
+
+_SWEEP = 64  # output pixels a weight-gradient block adds up at once: 5 gradients and the image rows stay in L1
+_PARTS = 8  # partial sums of a weight gradient at most, added in fixed order
+_TASKS = 64  # that a weight gradient is cut into at least, if it can be
+_ROOM = up(TAPS * OUTPUTS, LANES)  # for the lane sums of a block, in whole vectors
+MIN_BATCH = LANES // 4  # with fewer, most lanes would be empty: gemm_conv.py is faster
 
 
 class Slices(NamedTuple):
@@ -260,37 +263,51 @@ def adjoint_of_slices(gy: Slices, w: Array, x_shape: Shape, stride: int, padding
 
 
 @compiled(parallel=True)
-def _weight_parts(x, image, gy, gradient, taps, spans, stride, outputs, parts):  # type: ignore[no-untyped-def]
-    """parts[g, o, t] = Σ gy[o, u, v, n] x[taps[t] + (u, v) stride, n] over the g-th share of slices and rows.
+def _weight_parts(x, image, gy, gradient, taps, spans, stride, sweep, parts):  # type: ignore[no-untyped-def]
+    """parts[g, b, t, k, o] = Σ gy[b OUTPUTS + o, u, v, n] x[taps[t TAPS + k] + (u, v) stride, n] over the g-th share.
 
-    Block b of TAPS taps meets rows of x that are not padding for u from spans[b, 0] to spans[b, 1] - 1 only.
+    A share is some sweeps of (slices, rows). Block t of TAPS taps meets rows of x that are not padding for u from
+    spans[t, 0] to spans[t, 1] - 1 only.
 
     Shapes: x [slice][C][H][W][LANES], padded, for image (C H W LANES, W); gy [slice][planes][rows][pitch][LANES]
-    for gradient (slices, planes, rows, pitch, left, columns); at least `outputs`, rounded up to OUTPUTS, planes.
+    for gradient (slices, planes, rows, pitch, left, columns); parts [share][planes / OUTPUTS][block of taps][ROOM],
+    flat but for the shares.
     """
     plane, width = image
     slices, planes, rows, pitch, left, columns = gradient
-    sweep = max(1, _SWEEP // columns)
-    sweeps = (rows + sweep - 1) // sweep
-    items, shares, blocks = slices * sweeps, parts.shape[0], (outputs + OUTPUTS - 1) // OUTPUTS
+    deep, high = sweep
+    sweeps = (rows + high - 1) // high
+    items, shares, blocks = (slices + deep - 1) // deep * sweeps, parts.shape[0], planes // OUTPUTS
     for task in prange(shares * blocks):
         g, o = task // blocks, task % blocks * OUTPUTS
-        sums = np.empty(TAPS * OUTPUTS, dtype=np.float32)
+        own = parts[g]
         for item in range(g * items // shares, (g + 1) * items // shares):
-            s, begin = item // sweeps, item % sweeps * sweep
-            for t in range(0, parts.shape[2], TAPS):
+            first, begin = item // sweeps * deep, item % sweeps * high
+            for t in range(spans.shape[0]):
                 block = zero_tap_block()
-                for u in range(max(begin, spans[t // TAPS, 0]), min(begin + sweep, spans[t // TAPS, 1])):
-                    at = s * plane + u * stride * width * LANES
-                    gy_at = (((s * planes + o) * rows + u) * pitch + left) * LANES
-                    for v in range(columns):
-                        block = add_products(
-                            block, x, at + v * stride * LANES, taps, t, gy, gy_at + v * LANES, rows * pitch * LANES
-                        )
-                store_lane_sums(block, sums, 0)
-                for k in range(min(TAPS, parts.shape[2] - t)):
-                    for p in range(min(OUTPUTS, outputs - o)):
-                        parts[g, o + p, t + k] += sums[k * OUTPUTS + p]
+                for s in range(first, min(first + deep, slices)):
+                    for u in range(max(begin, spans[t, 0]), min(begin + high, spans[t, 1])):
+                        at = s * plane + u * stride * width * LANES
+                        gy_at = (((s * planes + o) * rows + u) * pitch + left) * LANES
+                        for v in range(columns):
+                            block = add_products(
+                                block, x, at + v * stride * LANES, taps, t * TAPS, gy, gy_at + v * LANES,
+                                rows * pitch * LANES,
+                            )  # fmt: skip
+                add_lane_sums(block, own, (task % blocks * spans.shape[0] + t) * _ROOM)
+
+
+@compiled(parallel=True)
+def _fold(parts, depth, gw):  # type: ignore[no-untyped-def]
+    """gw[o, t] (O, C kh kw) = the sum of the parts of output o and tap t; `depth` blocks of taps an output."""
+    for o in prange(gw.shape[0]):
+        first = o // OUTPUTS * depth
+        for t in range(gw.shape[1]):
+            at = (first + t // TAPS) * _ROOM + t % TAPS * OUTPUTS + o % OUTPUTS
+            total = parts[0, at]
+            for g in range(1, parts.shape[0]):
+                total += parts[g, at]
+            gw[o, t] = total
 
 
 @lru_cache(maxsize=64)
@@ -321,11 +338,13 @@ def weight_of_slices(gy: Slices, x: Slices, w_shape: Shape, stride: int, padding
     outputs, channels, kh, kw = w_shape
     slices, planes, height, width = x.shape
     taps, spans = _taps(tuple(w_shape), x.shape, gy.shape[2], stride, padding)
-    size = channels * kh * kw
-    shares = max(1, min(_PARTS, slices, 2**23 // (outputs * size)))
-    parts = zeros((shares, outputs, size), np.float32)
+    size, blocks = channels * kh * kw, gy.shape[1] // OUTPUTS
+    rows, columns = gy.size
+    sweep = (max(1, _SWEEP // (rows * columns)), max(1, min(rows, _SWEEP // columns)))  # slices, rows of one
+    items = -(-slices // sweep[0]) * -(-rows // sweep[1])
+    parts = zeros((max(1, min(_PARTS, items, -(-_TASKS // blocks))), blocks * len(spans) * _ROOM), np.float32)
     image = (planes * height * width * LANES, width)
-    _weight_parts(x.data, image, gy.data, (*gy.shape, gy.left, gy.size[1]), taps, spans, stride, outputs, parts)
-    total: Array = empty((outputs, size), np.float32)
-    np.add.reduce(parts, axis=0, out=total)
-    return total.reshape(w_shape)
+    _weight_parts(x.data, image, gy.data, (*gy.shape, gy.left, columns), taps, spans, stride, sweep, parts)
+    gw: Array = empty((outputs, size), np.float32)
+    _fold(parts, len(spans), gw)
+    return gw.reshape(w_shape)

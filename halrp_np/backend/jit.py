@@ -11,6 +11,8 @@ from numba import get_num_threads, njit, set_num_threads
 
 _WORTH_SHARING = 2**15  # elements; some 10 µs on one core, as long as it takes to wake the others
 
+PER_ELEMENT = 16
+"""Multiply-adds of a blocked kernel in the time of one element of an elementwise op, roughly."""
 
 REASSOCIATE = {"reassoc", "contract", "nsz"}
 """Fast-math flags that let sums use vectors; NaN and infinity keep their meaning."""

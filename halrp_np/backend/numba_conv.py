@@ -14,9 +14,7 @@ from ..typing import Array, Shape
 from . import direct_conv, gemm_conv, ops, winograd
 from .arguments import floats
 from .checks import expect_conv
-from .jit import threads_for
-
-_LANES = 16  # multiply-adds in the time of one element of an elementwise op, roughly
+from .jit import PER_ELEMENT, threads_for
 
 
 def by_winograd(w_shape: Shape, x_shape: Shape, stride: int) -> bool:
@@ -24,9 +22,14 @@ def by_winograd(w_shape: Shape, x_shape: Shape, stride: int) -> bool:
     return ops.kernels_in_use() == "winograd" and winograd.applies(w_shape, x_shape, stride)
 
 
+def sliced(images: Array) -> bool:
+    """Whether slices of the batch serve: float32, and lanes that are not mostly empty."""
+    return bool(images.dtype == np.float32 and images.shape[3] >= direct_conv.MIN_BATCH)
+
+
 def _loops(images: Array, w_shape: Shape, x_shape: Shape, stride: int) -> Any:
-    """The module whose loops serve: slices want float32 and lanes that are not mostly empty."""
-    if images.dtype != np.float32 or x_shape[3] < direct_conv.MIN_BATCH:
+    """The module whose loops serve."""
+    if not sliced(images):
         return gemm_conv
     return winograd if by_winograd(w_shape, x_shape, stride) else direct_conv
 
@@ -35,7 +38,7 @@ def conv2d(x: Array, w: Array, stride: int, padding: int) -> Array:
     """See reference.conv2d."""
     rows, columns = expect_conv("conv2d", x.shape, w.shape, None, stride, padding)
     x, w = floats(x, w)
-    with threads_for(w.size * rows * columns * x.shape[3] // _LANES):
+    with threads_for(w.size * rows * columns * x.shape[3] // PER_ELEMENT):
         y: Array = _loops(x, w.shape, x.shape, stride).correlate(x, w, stride, padding)
     return y
 
@@ -44,7 +47,7 @@ def conv2d_grad_input(gy: Array, w: Array, x_shape: Shape, stride: int, padding:
     """See reference.conv2d_grad_input."""
     expect_conv("conv2d_grad_input", x_shape, w.shape, gy, stride, padding)
     gy, w = floats(gy, w)
-    with threads_for(gy.size * w.size // max(1, len(w)) // _LANES):
+    with threads_for(gy.size * w.size // max(1, len(w)) // PER_ELEMENT):
         gx: Array = _loops(gy, w.shape, x_shape, stride).correlate_adjoint(gy, w, x_shape, stride, padding)
     return gx
 
@@ -53,6 +56,6 @@ def conv2d_grad_weight(gy: Array, x: Array, w_shape: Shape, stride: int, padding
     """See reference.conv2d_grad_weight."""
     expect_conv("conv2d_grad_weight", x.shape, w_shape, gy, stride, padding)
     gy, x = floats(gy, x)
-    with threads_for(gy.size * int(np.prod(w_shape[1:])) // _LANES):
+    with threads_for(gy.size * int(np.prod(w_shape[1:])) // PER_ELEMENT):
         gw: Array = _loops(gy, w_shape, x.shape, stride).correlate_weight(gy, x, w_shape, stride, padding)
     return gw

@@ -15,12 +15,25 @@ from .numba_norm import (
     norm_relu_backward,
     row_dots,
 )
-from .numba_pointwise import adam_flat, gather_images, relu, relu_backward, softmax_cross_entropy
-from .numba_pool import maxpool2d, maxpool2d_backward, maxpool2d_take
+from .numba_pointwise import (
+    adam_flat,
+    add,
+    dropout,
+    dropout_again,
+    gather_augmented,
+    gather_images,
+    relu,
+    relu_backward,
+    softmax_cross_entropy,
+)
+from .numba_pool import avgpool2d, avgpool2d_backward, maxpool2d, maxpool2d_backward, maxpool2d_take
 from .numba_weight import effective_weight, window_sums
 
 __all__ = [
     "adam_flat",
+    "add",
+    "avgpool2d",
+    "avgpool2d_backward",
     "batchnorm_apply",
     "batchnorm_backward",
     "batchnorm_train",
@@ -30,7 +43,10 @@ __all__ = [
     "conv_block",
     "conv_block_apply",
     "conv_block_backward",
+    "dropout",
+    "dropout_again",
     "effective_weight",
+    "gather_augmented",
     "gather_images",
     "linear",
     "linear_add",

@@ -8,9 +8,7 @@ from ..typing import Array
 from . import gemm, gemm_conv
 from .buffers import zeros
 from .checks import expect
-from .jit import threads_for
-
-_LANES = 16  # multiply-adds in the time of one element of an elementwise op, roughly
+from .jit import PER_ELEMENT, threads_for
 
 
 def matmul(a: Array, b: Array) -> Array:
@@ -46,7 +44,7 @@ def _product(a: Array, b: Array, **terms: Array | None) -> Array:
     arrays = [a, b, *(term for term in terms.values() if term is not None)]
     blocked = all(array.dtype == np.float32 for array in arrays)
     blocked = blocked and b.shape[1] >= gemm.MIN_COLUMNS and 0 not in a.shape
-    with threads_for(a.size * b.shape[1] // _LANES):
+    with threads_for(a.size * b.shape[1] // PER_ELEMENT):
         if blocked:
             return gemm.product(a, b, **terms)
         start, scale, base, base_scale = (terms.get(name) for name in ("start", "scale", "base", "base_scale"))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from ..typing import Array
+from ..typing import Array, Shape
 from .arguments import expect_indices, floats
 from .buffers import empty, empty_like
-from .checks import expect, expect_flat, expect_gather
+from .checks import expect, expect_augmented, expect_flat, expect_gather, expect_mask
 from .jit import compiled, threads_for
+from .reference import dropout_limit
 
 _ENTRIES = 2**13  # of flat parameters, a task of Adam
 
@@ -43,15 +44,84 @@ def _relu_backward(y, gy, gx):  # type: ignore[no-untyped-def]
 
 def relu_backward(y: Array, gy: Array) -> Array:
     """See reference.relu_backward."""
-    fits = y.shape == gy.shape or y.shape == (*gy.shape[:-2], *gy.shape[-1:])
-    expect("relu_backward", fits, "y (..., N) and gy (..., N) or (..., K, N)", y, gy)
+    tangents = expect_mask("relu_backward", gy, y)
     y, gy = floats(y, gy)
     gx: Array = empty_like(gy)
-    tangents, batch = (1 if gy.ndim == y.ndim else gy.shape[-2]), gy.shape[-1]
+    batch = gy.shape[-1]
     rows = y.size // max(1, batch)
     with threads_for(gy.size):
         _relu_backward(y.reshape(rows, batch), *(part.reshape(rows, tangents, batch) for part in (gy, gx)))
     return gx
+
+
+@compiled(parallel=True)
+def _add(a, b, rectify, y):  # type: ignore[no-untyped-def]
+    """Not `sum > 0`: that would turn a NaN into 0."""
+    zero = a.dtype.type(0)
+    for i in prange(a.size):
+        sum_ = a[i] + b[i]
+        y[i] = zero if rectify and sum_ <= zero else sum_
+
+
+def add(a: Array, b: Array, rectify: bool = False) -> Array:
+    """See reference.add."""
+    expect("add", a.shape == b.shape, "two arrays of one shape", a, b)
+    a, b = floats(a, b)
+    y: Array = empty_like(a)
+    with threads_for(a.size):
+        _add(a.reshape(-1), b.reshape(-1), rectify, y.reshape(-1))
+    return y
+
+
+@compiled()
+def _mixed_bits(h):  # type: ignore[no-untyped-def]
+    """See reference.mixed_bits; products are cut to 32 bits by hand, since Numba widens them."""
+    h = np.uint32((h ^ (h >> np.uint32(16))) * np.uint32(0x7FEB352D))
+    h = np.uint32((h ^ (h >> np.uint32(15))) * np.uint32(0x846CA68B))
+    return np.uint32(h ^ (h >> np.uint32(16)))
+
+
+@compiled(parallel=True)
+def _dropout(x, first, second, limit, factor, y, kept):  # type: ignore[no-untyped-def]
+    """A product, so that a NaN shows even where it is dropped."""
+    zero = x.dtype.type(0)
+    for i in prange(x.size):
+        stays = _mixed_bits(np.uint32(_mixed_bits(np.uint32(np.uint32(i) ^ first)) ^ second)) >= limit
+        kept[i] = stays
+        y[i] = x[i] * (factor if stays else zero)
+
+
+def dropout(x: Array, seed: tuple[int, int], rate: float) -> tuple[Array, Array]:
+    """See reference.dropout."""
+    (x,) = floats(x)
+    y, kept = empty_like(x), empty(x.shape, np.uint8)
+    numbers = (np.uint32(seed[0]), np.uint32(seed[1]), np.uint32(dropout_limit(rate)), x.dtype.type(1.0 / (1.0 - rate)))
+    with threads_for(x.size):
+        _dropout(x.reshape(-1), *numbers, y.reshape(-1), kept.reshape(-1))
+    return y, kept
+
+
+@compiled(parallel=True)
+def _dropout_again(r, kept, factor, out):  # type: ignore[no-untyped-def]
+    """K rows of r (M, K, N) share one of kept (M, N)."""
+    zero = r.dtype.type(0)
+    for row in prange(r.shape[0]):
+        for k in range(r.shape[1]):
+            for n in range(r.shape[2]):
+                out[row, k, n] = r[row, k, n] * (factor if kept[row, n] else zero)
+
+
+def dropout_again(r: Array, kept: Array, rate: float) -> Array:
+    """See reference.dropout_again."""
+    tangents = expect_mask("dropout_again", r, kept)
+    (r,) = floats(r)
+    out: Array = empty_like(r)
+    batch = r.shape[-1]
+    wide = (r.size // max(1, tangents * batch), tangents, batch)
+    mask = np.ascontiguousarray(kept, dtype=np.uint8).reshape(wide[0], batch)
+    with threads_for(r.size):
+        _dropout_again(r.reshape(wide), mask, r.dtype.type(1.0 / (1.0 - rate)), out.reshape(wide))
+    return out
 
 
 @compiled(parallel=True)
@@ -145,11 +215,47 @@ def _gather_images(images, rows, source, table, table_row, out):  # type: ignore
 def gather_images(images: Array, rows: Array, source: Array, table: Array, table_row: Array) -> Array:
     """See reference.gather_images; indices count from 0, negative ones are refused."""
     expect_gather("gather_images", images, rows, source, table, table_row)
-    for name, indices, size in (("rows", rows, len(images)), ("source", source, images.shape[1]),
-                                ("table_row", table_row, len(table))):  # fmt: skip
-        expect_indices("gather_images", name, indices, size)
-    order, at, kind = (np.ascontiguousarray(indices, dtype=np.int64) for indices in (rows, source, table_row))
+    order, at, kind = _indices("gather_images", images, rows, source, table, table_row)
     out: Array = empty((source.size, rows.size), table.dtype)
     with threads_for(out.size):
         _gather_images(np.ascontiguousarray(images), order, at, np.ascontiguousarray(table), kind, out)
+    return out
+
+
+def _indices(where: str, images: Array, rows: Array, source: Array, table: Array, table_row: Array) -> list[Array]:
+    """rows, source and table_row as the kernels read them, once each is known to stay inside."""
+    for name, indices, size in (("rows", rows, len(images)), ("source", source, images.shape[1]),
+                                ("table_row", table_row, len(table))):  # fmt: skip
+        expect_indices(where, name, indices, size)
+    return [np.ascontiguousarray(indices, dtype=np.int64) for indices in (rows, source, table_row)]
+
+
+@compiled(parallel=True)
+def _gather_augmented(images, rows, source, table, table_row, moves, height, width, out):  # type: ignore[no-untyped-def]
+    """As _gather_images; where a shift leaves the image, the pixel is 0."""
+    group = 16
+    for task in prange((rows.size + group - 1) // group):
+        first, last = task * group, min(rows.size, (task + 1) * group)
+        for d in range(source.size):
+            line, y, x = table[table_row[d]], d // width % height, d % width
+            start = d - y * width - x  # of the channel
+            for n in range(first, last):
+                i = y + moves[n, 0]
+                j = (width - 1 - x if moves[n, 2] else x) + moves[n, 1]
+                if 0 <= i < height and 0 <= j < width:
+                    out[d, n] = line[images[rows[n], source[start + i * width + j]]]
+                else:
+                    out[d, n] = line[0]
+
+
+def gather_augmented(
+    images: Array, rows: Array, source: Array, table: Array, table_row: Array, moves: Array, shape: Shape
+) -> Array:
+    """See reference.gather_augmented; indices count from 0, negative ones are refused."""
+    expect_augmented("gather_augmented", images, rows, source, table, table_row, moves, shape)
+    order, at, kind = _indices("gather_augmented", images, rows, source, table, table_row)
+    moved, pixels = np.ascontiguousarray(moves, dtype=np.int64), np.ascontiguousarray(images)
+    out: Array = empty((source.size, rows.size), table.dtype)
+    with threads_for(out.size):
+        _gather_augmented(pixels, order, at, np.ascontiguousarray(table), kind, moved, shape[1], shape[2], out)
     return out

@@ -1,4 +1,4 @@
-"""Max pooling on the CPU; the batch is the inner loop, so a window is compared for many images at once."""
+"""Pooling on the CPU; the batch is the inner loop, so a window is compared for many images at once."""
 
 from __future__ import annotations
 
@@ -79,6 +79,56 @@ def maxpool2d_backward(gy: Array, argmax: Array, x_shape: Shape, kernel: int, st
     if gx.size:
         with threads_for(gx.size):
             _maxpool2d_backward(gy.reshape(-1), where, (*gy.shape[:3], *x_shape[2:]), kernel, stride, gx.reshape(-1))
+    return gx
+
+
+@compiled(parallel=True)
+def _avgpool2d(x, kernel, stride, factor, y):  # type: ignore[no-untyped-def]
+    """One output row a task."""
+    channels, rows, columns, batch = y.shape
+    for task in prange(channels * rows):
+        c, u = task // rows, task % rows
+        for v in range(columns):
+            sums = y[c, u, v]
+            for n in range(batch):
+                sums[n] = x[c, u * stride, v * stride, n]
+            for tap in range(1, kernel * kernel):
+                row = x[c, u * stride + tap // kernel, v * stride + tap % kernel]
+                for n in range(batch):
+                    sums[n] += row[n]
+            for n in range(batch):
+                sums[n] *= factor
+
+
+def avgpool2d(x: Array, kernel: int, stride: int) -> Array:
+    """See reference.avgpool2d."""
+    rows, columns = expect_pool("avgpool2d", x.shape, None, kernel, stride)
+    (x,) = floats(x)
+    y: Array = empty((x.shape[0], rows, columns, x.shape[3]), x.dtype)
+    with threads_for(x.size):
+        _avgpool2d(x, kernel, stride, x.dtype.type(1.0 / kernel**2), y)
+    return y
+
+
+@compiled(parallel=True)
+def _avgpool2d_backward(gy, kernel, stride, factor, gx):  # type: ignore[no-untyped-def]
+    """One channel a task, since windows may overlap."""
+    for c in prange(gy.shape[0]):
+        for u in range(gy.shape[1]):
+            for v in range(gy.shape[2]):
+                for tap in range(kernel * kernel):
+                    row = gx[c, u * stride + tap // kernel, v * stride + tap % kernel]
+                    for n in range(gy.shape[3]):
+                        row[n] += gy[c, u, v, n] * factor
+
+
+def avgpool2d_backward(gy: Array, x_shape: Shape, kernel: int, stride: int) -> Array:
+    """See reference.avgpool2d_backward."""
+    expect_pool("avgpool2d_backward", x_shape, gy, kernel, stride)
+    (gy,) = floats(gy)
+    gx: Array = zeros(x_shape, gy.dtype)
+    with threads_for(gx.size):
+        _avgpool2d_backward(gy, kernel, stride, gy.dtype.type(1.0 / kernel**2), gx)
     return gx
 
 

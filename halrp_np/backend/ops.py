@@ -50,6 +50,11 @@ TABLE: dict[str, Row] = {
     "norm_relu_backward": Row(reference.norm_relu_backward, "norm_relu_backward", "norm_relu_backward"),
     "relu": Row(reference.relu, "relu", "relu"),
     "relu_backward": Row(reference.relu_backward, "relu_backward", "relu_backward"),
+    "add": Row(reference.add, "add", "add"),
+    "dropout": Row(reference.dropout, "dropout", "dropout"),
+    "dropout_again": Row(reference.dropout_again, "dropout_again", "dropout_again"),
+    "avgpool2d": Row(reference.avgpool2d, "avgpool2d", None),  # at the end of a network, where images are small
+    "avgpool2d_backward": Row(reference.avgpool2d_backward, "avgpool2d_backward", None),
     "maxpool2d": Row(reference.maxpool2d, "maxpool2d", "maxpool2d"),
     "maxpool2d_backward": Row(reference.maxpool2d_backward, "maxpool2d_backward", "maxpool2d_backward"),
     "maxpool2d_take": Row(reference.maxpool2d_take, "maxpool2d_take", "maxpool2d_take"),
@@ -59,6 +64,7 @@ TABLE: dict[str, Row] = {
     "softmax_cross_entropy": Row(reference.softmax_cross_entropy, "softmax_cross_entropy", "softmax_cross_entropy"),
     "adam_flat": Row(reference.adam_flat, "adam_flat", "adam_flat"),
     "gather_images": Row(reference.gather_images, "gather_images", "gather_images"),
+    "gather_augmented": Row(reference.gather_augmented, "gather_augmented", "gather_augmented"),
 }
 
 
@@ -252,6 +258,32 @@ def relu_backward(y: Array, gy: Array) -> Array:
     return _run("relu_backward", y, gy)
 
 
+def add(a: Array, b: Array, rectify: bool = False) -> Array:
+    """See reference.add."""
+    return _run("add", a, b, rectify=rectify)
+
+
+def dropout(x: Array, seed: tuple[int, int], rate: float) -> tuple[Array, Array]:
+    """See reference.dropout."""
+    result: tuple[Array, Array] = _run("dropout", x, seed=seed, rate=rate)
+    return result
+
+
+def dropout_again(r: Array, kept: Array, rate: float) -> Array:
+    """See reference.dropout_again."""
+    return _run("dropout_again", r, kept, rate=rate)
+
+
+def avgpool2d(x: Array, kernel: int, stride: int) -> Array:
+    """See reference.avgpool2d."""
+    return _run("avgpool2d", x, kernel=kernel, stride=stride)
+
+
+def avgpool2d_backward(gy: Array, x_shape: Shape, kernel: int, stride: int) -> Array:
+    """See reference.avgpool2d_backward."""
+    return _run("avgpool2d_backward", gy, x_shape=x_shape, kernel=kernel, stride=stride)
+
+
 def maxpool2d(x: Array, kernel: int, stride: int) -> tuple[Array, Array]:
     """See reference.maxpool2d."""
     result: tuple[Array, Array] = _run("maxpool2d", x, kernel=kernel, stride=stride)
@@ -310,3 +342,10 @@ def adam_flat(
 def gather_images(images: Array, rows: Array, source: Array, table: Array, table_row: Array) -> Array:
     """See reference.gather_images."""
     return _run("gather_images", images, rows, source, table, table_row)
+
+
+def gather_augmented(
+    images: Array, rows: Array, source: Array, table: Array, table_row: Array, moves: Array, shape: Shape
+) -> Array:
+    """See reference.gather_augmented."""
+    return _run("gather_augmented", images, rows, source, table, table_row, moves, shape=shape)

@@ -13,16 +13,13 @@ import numpy as np
 from llvmlite import ir
 from numba import get_num_threads, prange
 from numba.core import cgutils, types
-from numba.extending import intrinsic as numba_intrinsic
 
 from .jit import compiled
-from .simd import LANES
+from .simd import LANES, VECTOR, broadcast, intrinsic, multiply_add
 
 CHAINS = 20
 """Vectors at work: more than the latency of a multiply-add times the number of units."""
 _ROUNDS = 2_000_000
-
-intrinsic: Any = numba_intrinsic  # its own annotations describe the Python function, not the compiled one
 
 
 @intrinsic
@@ -31,27 +28,18 @@ def _chains(typing_context: Any, rounds: Any, a: Any, b: Any) -> Any:
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         rounds, a, b = arguments
-        vector = ir.VectorType(ir.FloatType(), LANES)
-        kind = ir.FunctionType(vector, [vector] * 3)
-        name = f"llvm.fmuladd.v{LANES}f32"
-        multiply_add = cgutils.get_or_insert_function(builder.module, kind, name)  # type: ignore[no-untyped-call]
-        zero = ir.Constant(ir.IntType(32), 0)
-        spread = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-        empty = ir.Constant(vector, ir.Undefined)
-        wide_a, wide_b = (
-            builder.shuffle_vector(builder.insert_element(empty, scalar, zero), empty, spread) for scalar in (a, b)
-        )
+        wide_a, wide_b = broadcast(builder, a), broadcast(builder, b)
         slots = []
         for chain in range(CHAINS):
-            start = builder.fadd(wide_a, ir.Constant(vector, [float(chain)] * LANES))
+            start = builder.fadd(wide_a, ir.Constant(VECTOR, [float(chain)] * LANES))
             slots.append(cgutils.alloca_once_value(builder, start))  # type: ignore[no-untyped-call]
         with cgutils.for_range(builder, rounds):
             for slot in slots:
-                builder.store(builder.call(multiply_add, [builder.load(slot, typ=vector), wide_a, wide_b]), slot)
-        total = ir.Constant(vector, [0.0] * LANES)
+                builder.store(multiply_add(builder, builder.load(slot, typ=VECTOR), wide_a, wide_b), slot)
+        total = ir.Constant(VECTOR, None)
         for slot in slots:
-            total = builder.fadd(total, builder.load(slot, typ=vector))
-        return builder.extract_element(total, zero)
+            total = builder.fadd(total, builder.load(slot, typ=VECTOR))
+        return builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
 
     return types.float32(types.int64, types.float32, types.float32), emit
 

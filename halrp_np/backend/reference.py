@@ -150,6 +150,63 @@ def norm_relu_backward(
     return batchnorm_backward(relu_backward(y, gy), x, gamma, mean, var, eps)
 
 
+def add(a: Array, b: Array, rectify: bool = False) -> Array:
+    """a + b for arrays of one shape, rectified or not: where two branches of a network meet."""
+    return relu(a + b) if rectify else a + b
+
+
+def dropout(x: Array, seed: tuple[int, int], rate: float) -> tuple[Array, Array]:
+    """y = x ⊙ kept / (1 - rate), and kept itself, uint8: 1 with probability 1 - rate, else 0.
+
+    Math: entry k, in C order, is kept if h(h(k ⊕ s₀) ⊕ s₁) >= rate 2³² in 32-bit numbers: `mixed_bits` is h. Every
+    column forms the same mask from the same seed, and no draw passes from the host to a device.
+    Shapes: x any; seed: two numbers below 2³².
+    """
+    xp = array_module(x)
+    places = xp.arange(x.size, dtype="uint32")
+    kept = mixed_bits(mixed_bits(places ^ seed[0]) ^ seed[1]) >= dropout_limit(rate)
+    kept = kept.astype("uint8").reshape(x.shape)
+    return dropout_again(x, kept, rate), kept
+
+
+def mixed_bits(h: Array) -> Array:
+    """A bijection of 32-bit numbers that changes half of the bits where one changes (Wellons' lowbias32)."""
+    h = (h ^ (h >> 16)) * 0x7FEB352D
+    h = (h ^ (h >> 15)) * 0x846CA68B
+    return h ^ (h >> 16)
+
+
+def dropout_limit(rate: float) -> int:
+    """The least 32-bit number that is kept."""
+    return min(round(rate * 2**32), 2**32 - 1)
+
+
+def dropout_again(r: Array, kept: Array, rate: float) -> Array:
+    """r ⊙ kept / (1 - rate) with the mask of a forward pass (..., N), for r (..., N) or K tangents (..., K, N)."""
+    mask = kept.astype(r.dtype) * (1.0 / (1.0 - rate))
+    return r * (mask if r.ndim == mask.ndim else mask[..., None, :])
+
+
+def avgpool2d(x: Array, kernel: int, stride: int) -> Array:
+    """The mean of each kernel x kernel window; x (C, H, W, N) -> (C, Ho, Wo, N)."""
+    rows, cols = output_size(x.shape[1], kernel, stride, 0), output_size(x.shape[2], kernel, stride, 0)
+    taps = [(tap_slice(i, rows, stride), tap_slice(j, cols, stride)) for i in range(kernel) for j in range(kernel)]
+    total = x[:, taps[0][0], taps[0][1]]
+    for down, across in taps[1:]:
+        total = total + x[:, down, across]
+    return total * (1.0 / kernel**2)
+
+
+def avgpool2d_backward(gy: Array, x_shape: Shape, kernel: int, stride: int) -> Array:
+    """The adjoint of avgpool2d: gy / kernel² over each window."""
+    gx = array_module(gy).zeros(x_shape, dtype=gy.dtype)
+    share = gy * (1.0 / kernel**2)
+    for i in range(kernel):
+        for j in range(kernel):
+            gx[:, tap_slice(i, gy.shape[1], stride), tap_slice(j, gy.shape[2], stride)] += share
+    return gx
+
+
 def maxpool2d(x: Array, kernel: int, stride: int) -> tuple[Array, Array]:
     """The largest entry of every window of x (C, H, W, N), and its position c*kernel + d in the window (uint8)."""
     xp = array_module(x)
@@ -253,3 +310,24 @@ def gather_images(images: Array, rows: Array, source: Array, table: Array, table
     """
     pixels: Any = images[rows][:, source].T  # (D, N)
     return table[table_row[:, None], pixels]
+
+
+def gather_augmented(
+    images: Array, rows: Array, source: Array, table: Array, table_row: Array, moves: Array, shape: Shape
+) -> Array:
+    """gather_images of pixels that have moved: each image is shifted within a border of zeros, then mirrored.
+
+    Math: out[c, y, x, n] = table[table_row[c, y, x], raw[c, y + dy, x' + dx]] with (dy, dx, mirrored) = moves[n],
+    x' = W-1-x where mirrored, else x; raw[c, i, j] = images[rows[n], source[c, i, j]], and 0 outside of the image.
+    Shapes: shape = (C, H, W); moves (N, 3) whole numbers; source and table_row (D,) with D = C·H·W; others as there.
+    """
+    xp = array_module(images)
+    channels, height, width = shape
+    x = xp.arange(width)[:, None]
+    i = xp.arange(height)[:, None] + moves[:, 0]  # (H, N)
+    j = xp.where(moves[:, 2] != 0, width - 1 - x, x) + moves[:, 1]  # (W, N)
+    inside = ((i >= 0) * (i < height))[:, None] * ((j >= 0) * (j < width))  # (H, W, N), all four
+    at = xp.where(inside, i[:, None] * width + j, 0)
+    raw = images[rows, source.reshape(channels, height * width)[:, at]]  # (C, H, W, N)
+    pixels = xp.where(inside, raw, xp.zeros_like(raw))
+    return table[table_row.reshape(channels, height, width, 1), pixels].reshape(channels * height * width, -1)

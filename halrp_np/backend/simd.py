@@ -86,6 +86,16 @@ def load_vector(builder: Any, pointer: Any) -> Any:
     return builder.load(builder.bitcast(pointer, VECTOR.as_pointer()), align=4, typ=VECTOR)
 
 
+def store_vector(builder: Any, vector: Any, pointer: Any) -> None:
+    """One vector to memory, aligned or not."""
+    builder.store(vector, builder.bitcast(pointer, VECTOR.as_pointer()), align=4)
+
+
+def strided(builder: Any, base: Any, step: Any, count: int) -> list[Any]:
+    """The addresses base, base + step, ..."""
+    return [builder.gep(base, [builder.mul(step, INT(k))]) for k in range(count)]
+
+
 def broadcast(builder: Any, scalar: Any) -> Any:
     """A vector with the same float in each lane."""
     first = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
@@ -158,8 +168,8 @@ def add_scaled(typing_context: Any, block: Any, x: Any, at: Any, step: Any, w: A
         block, x, at, step, w, w_at, w_step = arguments
         pixel = pointer_to(context, builder, signature.args[1], x, at)
         weight = pointer_to(context, builder, signature.args[4], w, w_at)
-        pixels = [load_vector(builder, builder.gep(pixel, [builder.mul(step, INT(p))])) for p in range(PIXELS)]
-        scalars = [builder.load(builder.gep(weight, [builder.mul(w_step, INT(o))])) for o in range(OUTPUTS)]
+        pixels = [load_vector(builder, place) for place in strided(builder, pixel, step, PIXELS)]
+        scalars = [builder.load(place) for place in strided(builder, weight, w_step, OUTPUTS)]
         return combine(builder, block, pixels, [broadcast(builder, scalar) for scalar in scalars])
 
     return block(block, x, types.int64, types.int64, w, types.int64, types.int64), emit
@@ -180,7 +190,7 @@ def add_products(
         gradient = pointer_to(context, builder, signature.args[5], gy, gy_at)
         shifts = [builder.load(builder.gep(offsets, [INT(t)])) for t in range(TAPS)]
         rows = [load_vector(builder, builder.gep(image, [shift])) for shift in shifts]
-        columns = [load_vector(builder, builder.gep(gradient, [builder.mul(gy_step, INT(o))])) for o in range(OUTPUTS)]
+        columns = [load_vector(builder, place) for place in strided(builder, gradient, gy_step, OUTPUTS)]
         return combine(builder, block, rows, columns)
 
     return block(block, x, types.int64, taps, types.int64, gy, types.int64, types.int64), emit
@@ -195,41 +205,50 @@ def store_pixels(typing_context: Any, block: Any, y: Any, at: Any, step: Any, ou
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         block, y, at, step, output_step = arguments
         base = pointer_to(context, builder, signature.args[1], y, at)
-        for p in range(PIXELS):
-            for o in range(OUTPUTS):
-                offset = builder.add(builder.mul(step, INT(p)), builder.mul(output_step, INT(o)))
-                target = builder.bitcast(builder.gep(base, [offset]), VECTOR.as_pointer())
-                builder.store(builder.extract_value(block, p * OUTPUTS + o), target, align=4)
+        for p, pixel in enumerate(strided(builder, base, step, PIXELS)):
+            for o, target in enumerate(strided(builder, pixel, output_step, OUTPUTS)):
+                store_vector(builder, builder.extract_value(block, p * OUTPUTS + o), target)
         return context.get_dummy_value()
 
     return types.void(block, y, types.int64, types.int64, types.int64), emit
 
 
 @intrinsic
-def store_lane_sums(typing_context: Any, block: Any, out: Any, at: Any) -> Any:
-    """out[at + k] = Σ over the lanes of the block's vector k, added pairwise."""
-    if not is_float_array(out):
+def add_lane_sums(typing_context: Any, block: Any, out: Any, at: Any) -> Any:
+    """out[at + k] += Σ over the lanes of the block's vector k; what follows, up to a multiple of LANES, stays."""
+    if not (is_float_array(out) and isinstance(block, Block)):
         return None
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         block, out, at = arguments
         base = pointer_to(context, builder, signature.args[1], out, at)
-        for k in range(signature.args[0].size):
-            total = _lane_sum(builder, builder.extract_value(block, k))
-            builder.store(total, builder.gep(base, [INT(k)]))
+        vectors = [builder.extract_value(block, k) for k in range(signature.args[0].size)]
+        vectors += [ir.Constant(VECTOR, None)] * (-len(vectors) % LANES)
+        for first in range(0, len(vectors), LANES):
+            address = builder.gep(base, [INT(first)])
+            sums = _lane_sums(builder, vectors[first : first + LANES])
+            store_vector(builder, builder.fadd(load_vector(builder, address), sums), address)
         return context.get_dummy_value()
 
     return types.void(block, out, types.int64), emit
 
 
-def _lane_sum(builder: Any, vector: Any) -> Any:
-    """Halve the vector until one float is left: the same order of additions on every processor."""
+def _lane_sums(builder: Any, vectors: list[Any]) -> Any:
+    """One vector whose lane k is the sum over the lanes of vectors[k], for LANES vectors.
+
+    Two vectors become one: their lanes are cut into groups, one group for each sum on its way, and the halves of every
+    group are added. So LANES vectors need LANES - 1 additions, where one by one they would need log2(LANES) each.
+    """
     width = LANES
-    while width > 1:
-        width //= 2
+    while len(vectors) > 1:
+        groups = range(0, 2 * LANES, width)
         low, high = (
-            builder.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(ir.IntType(32), width), list(half)))
-            for half in (range(width), range(width, 2 * width))
+            ir.Constant(ir.VectorType(ir.IntType(32), LANES), [g + half + k for g in groups for k in range(width // 2)])
+            for half in (0, width // 2)
         )
-        vector = builder.fadd(low, high)
-    return builder.extract_element(vector, ir.Constant(ir.IntType(32), 0))
+        vectors = [
+            builder.fadd(builder.shuffle_vector(a, b, low), builder.shuffle_vector(a, b, high))
+            for a, b in zip(vectors[::2], vectors[1::2], strict=True)
+        ]
+        width //= 2
+    return vectors[0]

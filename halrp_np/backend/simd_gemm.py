@@ -24,22 +24,14 @@ from .simd import (
     load_vector,
     multiply_add,
     pointer_to,
+    store_vector,
+    strided,
 )
 
 ROWS, VECTORS = 6, 4 if REGISTERS == 32 else 2
 """A block: 24 accumulators of 32 registers, or 12 of 16, beside a row of b and one entry of a."""
 WIDTH = VECTORS * LANES
 """Columns of the widest block."""
-
-
-def _address(builder: Any, base: Any, step: Any, row: int, column: int = 0) -> Any:
-    """The address base + row step + column."""
-    return builder.gep(base, [builder.add(builder.mul(step, INT(row)), INT(column))])
-
-
-def _store(builder: Any, vector: Any, address: Any) -> None:
-    """One vector to memory, aligned or not."""
-    builder.store(vector, builder.bitcast(address, VECTOR.as_pointer()), align=4)
 
 
 @intrinsic
@@ -73,10 +65,9 @@ def load_rows(typing_context: Any, vectors: Any, x: Any, at: Any, step: Any) -> 
         _, x, at, step = arguments
         base = pointer_to(context, builder, signature.args[1], x, at)
         block = ir.Constant(ir.ArrayType(VECTOR, ROWS * columns), ir.Undefined)
-        for r in range(ROWS):
-            for c in range(columns):
-                vector = load_vector(builder, _address(builder, base, step, r, c * LANES))
-                block = builder.insert_value(block, vector, r * columns + c)
+        for r, row in enumerate(strided(builder, base, step, ROWS)):
+            for c, place in enumerate(strided(builder, row, INT(LANES), columns)):
+                block = builder.insert_value(block, load_vector(builder, place), r * columns + c)
         return block
 
     return Block(ROWS * columns)(vectors, x, types.int64, types.int64), emit
@@ -113,11 +104,9 @@ def store_rows(typing_context: Any, block: Any, vectors: Any, y: Any, at: Any, s
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         block, _, y, at, step = arguments
         base = pointer_to(context, builder, signature.args[2], y, at)
-        for r in range(ROWS):
-            for c in range(columns):
-                _store(
-                    builder, builder.extract_value(block, r * columns + c), _address(builder, base, step, r, c * LANES)
-                )
+        for r, row in enumerate(strided(builder, base, step, ROWS)):
+            for c, place in enumerate(strided(builder, row, INT(LANES), columns)):
+                store_vector(builder, builder.extract_value(block, r * columns + c), place)
         return context.get_dummy_value()
 
     return types.void(block, vectors, y, types.int64, types.int64), emit
@@ -134,8 +123,8 @@ def add_outer(typing_context: Any, block: Any, vectors: Any, a: Any, a_at: Any, 
         block, _, a, a_at, a_step, b, b_at = arguments
         column = pointer_to(context, builder, signature.args[2], a, a_at)
         row = pointer_to(context, builder, signature.args[5], b, b_at)
-        scalars = [builder.load(_address(builder, column, a_step, r)) for r in range(ROWS)]
-        wide = [load_vector(builder, builder.gep(row, [INT(c * LANES)])) for c in range(columns)]
+        scalars = [builder.load(place) for place in strided(builder, column, a_step, ROWS)]
+        wide = [load_vector(builder, place) for place in strided(builder, row, INT(LANES), columns)]
         return combine(builder, block, [broadcast(builder, scalar) for scalar in scalars], wide)
 
     return block(block, vectors, a, types.int64, types.int64, b, types.int64), emit
@@ -150,7 +139,7 @@ def copy_vector(typing_context: Any, x: Any, at: Any, y: Any, to: Any) -> Any:
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         x, at, y, to = arguments
         vector = load_vector(builder, pointer_to(context, builder, signature.args[0], x, at))
-        _store(builder, vector, pointer_to(context, builder, signature.args[2], y, to))
+        store_vector(builder, vector, pointer_to(context, builder, signature.args[2], y, to))
         return context.get_dummy_value()
 
     return types.void(x, types.int64, y, types.int64), emit
@@ -168,9 +157,9 @@ def prefetch_rows(typing_context: Any, x: Any, at: Any, step: Any) -> Any:
         address = ir.IntType(8).as_pointer()
         kind = ir.FunctionType(ir.VoidType(), [address, number, number, number])
         prefetch = builder.module.declare_intrinsic("llvm.prefetch", (address,), kind)
-        for r in range(ROWS):
-            line = builder.bitcast(_address(builder, base, step, r), address)
-            builder.call(prefetch, [line, number(0), number(3), number(1)])  # to read, into every cache, data
+        for line in strided(builder, base, step, ROWS):
+            place = builder.bitcast(line, address)
+            builder.call(prefetch, [place, number(0), number(3), number(1)])  # to read, into every cache, data
         return context.get_dummy_value()
 
     return types.void(x, types.int64, types.int64), emit
@@ -197,9 +186,9 @@ def transpose_tile(typing_context: Any, x: Any, at: Any, step: Any, y: Any, y_at
         x, at, step, y, y_at, y_step = arguments
         source = pointer_to(context, builder, signature.args[0], x, at)
         target = pointer_to(context, builder, signature.args[3], y, y_at)
-        rows = [load_vector(builder, _address(builder, source, step, n)) for n in range(LANES)]
-        for k, row in enumerate(_turned(builder, rows)):
-            _store(builder, row, _address(builder, target, y_step, k))
+        rows = [load_vector(builder, place) for place in strided(builder, source, step, LANES)]
+        for row, place in zip(_turned(builder, rows), strided(builder, target, y_step, LANES), strict=True):
+            store_vector(builder, row, place)
         return context.get_dummy_value()
 
     return types.void(x, types.int64, types.int64, y, types.int64, types.int64), emit

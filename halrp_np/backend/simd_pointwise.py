@@ -24,6 +24,8 @@ from .simd import (
     is_float_array,
     load_vector,
     pointer_to,
+    store_vector,
+    strided,
 )
 from .simd import multiply_add as multiply_add_vectors
 
@@ -91,8 +93,7 @@ def _of_vectors(vectors: list[Any], builder: Any) -> Any:
 def _addresses(context: Any, builder: Any, kind: Any, place: Any, count: int) -> list[Any]:
     """Pointers to array[at], array[at + step], ... for a place (array, at, step)."""
     array, at, step = place
-    base = pointer_to(context, builder, kind, array, at)
-    return [builder.gep(base, [builder.mul(step, INT(k))]) for k in range(count)]
+    return strided(builder, pointer_to(context, builder, kind, array, at), step, count)
 
 
 @intrinsic
@@ -162,7 +163,7 @@ def store(typing_context: Any, block: Any, x: Any, at: Any, step: Any) -> Any:
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         block, *place = arguments
         for k, address in enumerate(_addresses(context, builder, signature.args[1], place, block.type.count)):
-            builder.store(builder.extract_value(block, k), builder.bitcast(address, VECTOR.as_pointer()), align=4)
+            store_vector(builder, builder.extract_value(block, k), address)
         return context.get_dummy_value()
 
     return types.void(block, x, types.int64, types.int64), emit

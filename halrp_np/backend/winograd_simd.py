@@ -18,7 +18,6 @@ from .simd import (
     LANES,
     PIXELS,
     VECTOR,
-    Block,
     broadcast,
     combine,
     intrinsic,
@@ -26,22 +25,14 @@ from .simd import (
     load_vector,
     multiply_add,
     pointer_to,
+    store_vector,
+    strided,
     zero_block,
 )
 from .winograd_tables import OUTPUT, Matrix, butterfly, tables, transpose
 
 ROWS, COLUMNS = (4, 4) if PIXELS == 4 else (2, 4)
 """Block of a weight gradient in the transformed domain: accumulators within the registers, a multiple of LANES."""
-
-
-def _store(builder: Any, vector: Any, address: Any) -> None:
-    """One vector to memory, aligned or not."""
-    builder.store(vector, builder.bitcast(address, VECTOR.as_pointer()), align=4)
-
-
-def _strided(builder: Any, base: Any, step: Any, count: int) -> list[Any]:
-    """The addresses base, base + step, ..."""
-    return [builder.gep(base, [builder.mul(step, INT(k))]) for k in range(count)]
 
 
 def _row_sum(builder: Any, row: tuple[Fraction, ...], x: list[Any]) -> Any:
@@ -120,8 +111,8 @@ def transform_line(
         source = pointer_to(context, builder, signature.args[2], x, at)
         target = pointer_to(context, builder, signature.args[7], out, out_at)
         results = _product(builder, matrix, _window(builder, source, step, side.count, begin, end))
-        for vector, address in zip(results, _strided(builder, target, out_step, len(matrix)), strict=True):
-            _store(builder, vector, address)
+        for vector, address in zip(results, strided(builder, target, out_step, len(matrix)), strict=True):
+            store_vector(builder, vector, address)
         return context.get_dummy_value()
 
     index = types.int64
@@ -148,12 +139,12 @@ def weighted_sum(
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _, factors, first, x, at, step, begin, end, out, out_at = arguments
-        scalars = _strided(builder, pointer_to(context, builder, signature.args[1], factors, first), INT(1), side.count)
+        scalars = strided(builder, pointer_to(context, builder, signature.args[1], factors, first), INT(1), side.count)
         source = pointer_to(context, builder, signature.args[3], x, at)
         total = ir.Constant(VECTOR, None)
         for scalar, vector in zip(scalars, _window(builder, source, step, side.count, begin, end), strict=True):
             total = multiply_add(builder, broadcast(builder, builder.load(scalar)), vector, total)
-        _store(builder, total, pointer_to(context, builder, signature.args[8], out, out_at))
+        store_vector(builder, total, pointer_to(context, builder, signature.args[8], out, out_at))
         return context.get_dummy_value()
 
     index = types.int64
@@ -174,10 +165,10 @@ def transform_output(
         source = pointer_to(context, builder, signature.args[1], x, at)
         target = pointer_to(context, builder, signature.args[4], out, out_at)
         results = _product(
-            builder, matrix, [load_vector(builder, a) for a in _strided(builder, source, step, tile.count)]
+            builder, matrix, [load_vector(builder, a) for a in strided(builder, source, step, tile.count)]
         )
-        for vector, address in zip(results, _strided(builder, target, out_step, OUTPUT), strict=True):
-            _store(builder, vector, address)
+        for vector, address in zip(results, strided(builder, target, out_step, OUTPUT), strict=True):
+            store_vector(builder, vector, address)
         return context.get_dummy_value()
 
     return types.void(tile, x, types.int64, types.int64, out, types.int64, types.int64), emit
@@ -191,7 +182,7 @@ def clear_vector(typing_context: Any, out: Any, at: Any) -> Any:
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         out, at = arguments
-        _store(builder, ir.Constant(VECTOR, None), pointer_to(context, builder, signature.args[0], out, at))
+        store_vector(builder, ir.Constant(VECTOR, None), pointer_to(context, builder, signature.args[0], out, at))
         return context.get_dummy_value()
 
     return types.void(out, types.int64), emit
@@ -208,49 +199,10 @@ def add_outer(typing_context: Any, block: Any, z: Any, at: Any, step: Any, v: An
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         block, z, at, step, v, v_at, v_step = arguments
-        rows = _strided(builder, pointer_to(context, builder, signature.args[1], z, at), step, ROWS)
-        columns = _strided(builder, pointer_to(context, builder, signature.args[4], v, v_at), v_step, COLUMNS)
+        rows = strided(builder, pointer_to(context, builder, signature.args[1], z, at), step, ROWS)
+        columns = strided(builder, pointer_to(context, builder, signature.args[4], v, v_at), v_step, COLUMNS)
         return combine(
             builder, block, [load_vector(builder, a) for a in rows], [load_vector(builder, a) for a in columns]
         )
 
     return block(block, z, types.int64, types.int64, v, types.int64, types.int64), emit
-
-
-def _lane_sums(builder: Any, vectors: list[Any]) -> Any:
-    """One vector whose lane k is the sum over the lanes of vectors[k], for LANES vectors.
-
-    Two vectors become one: their lanes are cut into groups, one group for each sum on its way, and the halves of every
-    group are added. So LANES vectors need LANES - 1 additions, where one by one they would need log2(LANES) each.
-    """
-    width = LANES
-    while len(vectors) > 1:
-        groups = range(0, 2 * LANES, width)
-        low, high = (
-            ir.Constant(ir.VectorType(ir.IntType(32), LANES), [g + half + k for g in groups for k in range(width // 2)])
-            for half in (0, width // 2)
-        )
-        vectors = [
-            builder.fadd(builder.shuffle_vector(a, b, low), builder.shuffle_vector(a, b, high))
-            for a, b in zip(vectors[::2], vectors[1::2], strict=True)
-        ]
-        width //= 2
-    return vectors[0]
-
-
-@intrinsic
-def add_lane_sums(typing_context: Any, block: Any, out: Any, at: Any) -> Any:
-    """out[at + k] += Σ over the lanes of the block's vector k."""
-    if not (is_float_array(out) and isinstance(block, Block)):
-        return None
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        block, out, at = arguments
-        base = pointer_to(context, builder, signature.args[1], out, at)
-        for first in range(0, ROWS * COLUMNS, LANES):
-            vectors = [builder.extract_value(block, first + k) for k in range(LANES)]
-            address = builder.gep(base, [INT(first)])
-            _store(builder, builder.fadd(load_vector(builder, address), _lane_sums(builder, vectors)), address)
-        return context.get_dummy_value()
-
-    return types.void(block, out, types.int64), emit

@@ -9,9 +9,9 @@ from ..typing import Array, Shape
 from .buffers import empty
 from .direct_conv import Slices
 from .jit import compiled
-from .simd import LANES
+from .simd import LANES, add_lane_sums
 from .winograd_forward import fill_places, tile_grid, weight_map
-from .winograd_simd import COLUMNS, ROWS, add_lane_sums, add_outer, transform_line, weighted_sum, zero_outer_block
+from .winograd_simd import COLUMNS, ROWS, add_outer, transform_line, weighted_sum, zero_outer_block
 from .winograd_tables import OUTPUT, tables, transpose
 
 _CHUNK = 16  # tiles that are transformed at once

@@ -1,6 +1,6 @@
 """Floor 5: a stream, a network and a method put together, and run."""
 
-from .catalog import BENCHMARKS, QUICK, open_stream
+from .catalog import BENCHMARKS, open_stream
 from .config import RunConfig, resolve_config
 from .predict import TrainedRun
 from .runner import resume, run
@@ -9,7 +9,6 @@ from .subject import Subject, fresh_subject, run_subject
 
 __all__ = [
     "BENCHMARKS",
-    "QUICK",
     "Reporter",
     "RunConfig",
     "RunInterruptedError",

@@ -16,13 +16,12 @@ from ..data import Stream, Task
 from ..errors import ConfigError, DeviceError, ResumeError
 from ..lowrank import pruning_plan
 from ..methods import HalrpSettings
-from ..models import build
 from ..runs import checkpoint
 from ..runs.environment import environment
 from ..runs.plain_json import plain
 from ..runs.record import RunFolder
 from ..training import PhasePlan
-from .catalog import new_method, open_stream
+from .catalog import STREAM_SETTINGS, builder_of, find_benchmark, new_method, open_stream
 from .config import RunConfig, fingerprint
 from .session import STATE, Reporter
 
@@ -43,10 +42,11 @@ def check(config: RunConfig, stream: Stream, device: Device) -> None:
     kernels_in_use()
     new_method(config, stream.tasks[0].train.shape, device)
     check_ignored(config)
+    check_stream_settings(config)
     check_fast_math(config, device)
     check_pruning(config)
     for task in stream.tasks:
-        build(config.model, task.train.shape, config.widths)(task.classes)
+        builder_of(config, task.train.shape)(task.classes)
         check_batches(config, task)
 
 
@@ -85,6 +85,25 @@ def check_ignored(config: HalrpSettings) -> None:
             )
 
 
+def check_stream_settings(config: RunConfig) -> None:
+    """Refuse a setting that the benchmark's stream does not have.
+
+    Raises: ConfigError naming it.
+    """
+    benchmark = find_benchmark(config.benchmark)
+    for key, without_effect in STREAM_SETTINGS.items():
+        if key == "tasks":
+            without_effect = benchmark.tasks or config.tasks
+        if key not in benchmark.uses and getattr(config, key) != without_effect:
+            raise ConfigError(
+                key,
+                expected=f"{without_effect}: {config.benchmark} has no other",
+                received=str(getattr(config, key)),
+                next_step=f"Leave {key} out."
+                + (" To learn the first tasks only: stop_after." if key == "tasks" else ""),
+            )
+
+
 def check_pruning(config: HalrpSettings) -> None:
     """Refuse values that do not fit the pruning rule.
 
@@ -105,19 +124,24 @@ def check_pruning(config: HalrpSettings) -> None:
         ) from error
 
 
-def check_batches(config: HalrpSettings, task: Task) -> None:
-    """Refuse training batches of one image, in which batch normalisation would divide by a variance of zero.
+def check_batches(config: RunConfig, task: Task) -> None:
+    """Refuse batches of one image, in which batch normalisation would divide by a variance of zero.
 
     Raises: ConfigError, also when dropping the last partial batch leaves none.
     """
     size, images = config.batch_size, len(task.train)
     plan = PhasePlan(task.position, "check", 1, size, config.learning_rate, 1.0, drop_last=config.drop_last)
     plan.steps_per_epoch(images)
-    if size == 1 or (not config.drop_last and images % size == 1):
+    asked = [("training", images)] if not config.drop_last else []
+    if config.norm == "batch":  # then evaluation takes the batch's statistics too
+        asked += [("validation", len(task.validation)), ("test", len(task.test))]
+    lonely = [(part, count) for part, count in asked if count % size == 1]
+    if size == 1 or lonely:
+        part, count = lonely[0] if lonely else ("training", images)
         raise ConfigError(
             "batch_size",
-            expected="at least two images in every training batch, for batch normalisation needs a variance",
-            received="1" if size == 1 else f"{size}, which leaves a last batch of 1 of {images:,} images",
+            expected="at least two images in every batch, for batch normalisation needs a variance",
+            received="1" if size == 1 else f"{size}, which leaves a last batch of 1 of {count:,} {part} images",
             next_step="Choose another batch_size" + (" of at least 2." if size == 1 else ", or drop_last=true."),
         )
 
@@ -127,15 +151,21 @@ def check_batches(config: HalrpSettings, task: Task) -> None:
 
 def protocol_of(stream: Stream) -> dict[str, Any]:
     """The stream's protocol with a digest of its pixels and labels, so that a resume knows its data again."""
-    images = stream.tasks[0].train
-    digests = {"pixels_sha256": digest(images.images), "labels_sha256": digest(images.labels)}
+    sets = {id(part.images): part for task in stream.tasks for part in (task.train, task.validation, task.test)}
+    digests = {
+        "pixels_sha256": digest(*(part.images for part in sets.values())),
+        "labels_sha256": digest(*(part.labels for part in sets.values())),
+    }
     protocol: dict[str, Any] = plain({**stream.protocol, **digests}, "protocol")
     return protocol
 
 
-def digest(array: np.ndarray[Any, Any]) -> str:
-    """SHA-256 of an array's values."""
-    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+def digest(*arrays: np.ndarray[Any, Any]) -> str:
+    """SHA-256 of the values of some arrays, one after the other."""
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
 
 
 def same_device(config: RunConfig, path: Path) -> Device:
@@ -233,8 +263,7 @@ def same_stream(config: RunConfig, protocol: dict[str, Any], path: Path, reporte
 
     Raises: ResumeError naming what differs now.
     """
-    source: Any = {"mnist-5k": "sample", "mnist-60k": "full"}.get(protocol["data"], config.data)
-    stream, _ = open_stream(replace(config, data=source), reporter.note)
+    stream, _ = open_stream(replace(config, data=source_of(protocol["data"]) or config.data), reporter.note)
     found = protocol_of(stream)
     for key in sorted(found.keys() | protocol.keys()):
         if found.get(key) != protocol.get(key):
@@ -245,3 +274,11 @@ def same_stream(config: RunConfig, protocol: dict[str, Any], path: Path, reporte
                 next_step="Put the data set back where it was, or start a new run.",
             )
     return stream
+
+
+def source_of(provenance: str) -> Any:
+    """Where data of this provenance must come from: the stand-in, official files, or None: where the run had it from."""
+    parts = provenance.split(", ")
+    if all(part == "mnist-5k" or part.endswith("-synthetic") for part in parts):
+        return "sample"
+    return "full" if provenance == "mnist-60k" else None  # only MNIST has a stand-in that `auto` would take instead

@@ -14,7 +14,8 @@ from ..methods.settings import setting
 from ..runs import RunFolder
 from ..runs import config as resolver
 from ..runs.plain_json import line_text, plain
-from .catalog import BENCHMARKS, QUICK
+from . import table
+from .catalog import OFFICIAL, find_benchmark
 
 Layer = tuple[str, Mapping[str, object]]
 
@@ -22,11 +23,12 @@ PROTOCOL: dict[str, type] = {
     "benchmark": str,
     "data": str,
     "tasks": int,
-    "classes": int,
     "image_shape": list,
-    "train": int,
-    "validation": int,
-    "test": int,
+    "order": list,
+    "sizes": list,
+    "split": str,
+    "normalisation": dict,
+    "augmentation": str,
     "pixels_sha256": str,
     "labels_sha256": str,
 }
@@ -37,56 +39,79 @@ PROTOCOL: dict[str, type] = {
 class RunConfig(HalrpSettings):
     """HalrpSettings plus everything else that decides a run's result; config.json holds it, resolved."""
 
-    benchmark: Literal["pmnist"] = setting("pmnist", "stream of tasks")
-    method: Literal["halrp"] = setting("halrp", "continual-learning algorithm")
+    benchmark: str = setting("pmnist", "stream of tasks: a name, or a TOML file that describes one")
+    method: Literal["halrp"] = setting("halrp", "algorithm of continual learning")
     preset: Literal["paper", "official", "hessian"] = setting(
         "paper", "set of switches: formulas as intended, as released, or with the exact curvature"
     )
-    model: Literal["lenet", "mlp"] = setting("lenet", "network")
+    model: Literal["lenet", "mlp", "alexnet", "resnet18", "large-lenet"] = setting("lenet", "network")
     widths: tuple[int, ...] = setting((), "channels and features of its layers; empty for the paper's", min=1)
+    norm: Literal["running", "batch"] = setting(
+        "running", "evaluate by running statistics, or by each batch's own (the released AlexNet)"
+    )
     device: str = setting("cpu", "cpu, gpu, gpu:N or auto")
     dtype: Literal["float32", "float64"] = setting("float32", "precision of every array")
     fast_math: bool = setting(False, "convolutions by Winograd on the CPU: faster, 6 to 18 times the rounding error")
     seed: int = setting(0, "of initial values, batch order and dropout", min=0)
-    data: Literal["auto", "full", "sample"] = setting("auto", "full data set, embedded sample, or the best there is")
-    data_dir: Path | None = setting(None, "folder with the data set's own files")
+    data: Literal["auto", "full", "sample"] = setting(
+        "auto", "official files only, a small stand-in that needs none (real digits for pmnist), or the best there is"
+    )
+    data_dir: Path | None = setting(None, "folder with the data sets' own files")
     tasks: int = setting(
-        10, "a stream of so many tasks, with its own order and released rate decay: not the first ones of ten", min=1
+        0, "a stream of so many tasks, with its own order and released rate decay; 0 for the benchmark's number", min=0
     )
     stop_after: int = setting(0, "learn only the first n tasks of the stream, which stays as it is; 0 for all", min=0)
-    order_seed: int = setting(0, "of the order of the tasks", min=0)
+    order: str = setting("A", "of the tasks: A to E, random:SEED, or their numbers with commas")
     permutation: Literal["joint", "spatial"] = setting(
         "joint", "permute the three equal channels as one vector (released), or the pixels alike in each channel"
     )
     train_images: int = setting(0, "first training images to use, validation included; 0 for all", min=0)
     test_images: int = setting(0, "first test images to use; 0 for all", min=0)
-    validation_share: float = setting(0.2, "share of the training images held out, first in file order", above=0.0)
+    train_size: float = setting(1.0, "share of each task's training images to use", above=0.0, max=1.0)
+    validation_share: float = setting(0.2, "share of the training images held out", above=0.0)
+    split_seed: int = setting(0, "of the choice of the images held out, and of those used", min=0, max=2**32 - 1)
+    swap_test: bool = setting(False, "TinyImageNet: test on the held-out training images, as the released code does")
+    augment: bool = setting(False, "training images cropped at random after padding, and mirrored")
     evaluation_batch: int = setting(256, "images a forward pass in evaluation", min=1)
     checkpoint_seconds: float = setting(30.0, "longest time between two checkpoints", min=0.0)
 
     def __post_init__(self) -> None:
-        """Make the data's path absolute: a resume may be called from another folder."""
+        """Make the data's paths absolute: a resume may be called from another folder."""
         if self.data_dir is not None:
             object.__setattr__(self, "data_dir", Path(self.data_dir).absolute())
+        if self.benchmark.endswith(".toml"):
+            object.__setattr__(self, "benchmark", str(Path(self.benchmark).expanduser().absolute()))
 
     @property
     def tasks_to_learn(self) -> int:
-        """How many tasks of the stream a finished run has learned."""
+        """How many tasks of the stream a finished run has learned; 0 when only the data knows."""
         return min(self.stop_after or self.tasks, self.tasks)
+
+    @property
+    def images_asked(self) -> int:
+        """Images a forward pass in evaluation: the training batch where normalisation asks the batch itself."""
+        return self.batch_size if self.norm == "batch" else self.evaluation_batch
 
 
 def resolve_config(*layers: Layer, quick: bool = False) -> RunConfig:
-    """Defaults, then the benchmark's, the preset's, `quick`'s and the caller's layers, a later one winning.
+    """Defaults, then the benchmark's with its network, the preset's, `quick`'s and the caller's, a later one winning.
 
     Raises: ConfigError naming key and layer for anything unknown or out of range.
     """
-    chosen = resolver.resolve(RunConfig, *layers)  # checks the caller's values, and says which benchmark and preset
-    shortened: list[Layer] = [("--quick", QUICK)] if quick else []
+    chosen = resolver.resolve(RunConfig, *layers)  # checks the caller's values, and says what else to look up
+    where = next((f"{source}: key 'benchmark'" for source, layer in reversed(layers) if "benchmark" in layer), "")
+    benchmark = find_benchmark(chosen.benchmark, where)
+    shortened = dict(benchmark.quick) if quick else {}
+    if chosen.data_dir is not None:
+        shortened.pop("data", None)  # a quick look at the user's own files
+    named = {key: value for _, layer in layers for key, value in layer.items() if key == "model"}
+    model = str(named.get("model") or shortened.get("model") or table.models_of(benchmark.name)[0])
+    official = {**benchmark.official, **OFFICIAL.get(model, {})} if chosen.preset == "official" else {}
     return resolver.resolve(
         RunConfig,
-        ("benchmark", BENCHMARKS[chosen.benchmark].defaults),
-        ("preset", PRESETS[chosen.preset]),
-        *shortened,
+        ("benchmark", {**benchmark.settings, "tasks": benchmark.tasks, **table.settings_of(benchmark.name, model)}),
+        ("preset", {**PRESETS[chosen.preset], **official}),
+        ("--quick", shortened),
         *layers,
     )
 

@@ -55,7 +55,7 @@ class TrainedRun:
         """
         model, params = inference(*self.method.network(_whole_number(task)))
         found = self._checked(images)
-        size = self.config.evaluation_batch
+        size = self.config.images_asked
         some = found if len(found) else np.zeros((1, *self.shape))  # so that no image gives (0, K) too
         parts = []
         for first in range(0, len(some), size):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ def run(
     config = settled(config, device.name)
     RunFolder.check_new(out)  # before a long download
     stream, notes = open_stream(config, reporter.note)
+    config = replace(config, tasks=len(stream.tasks))
     checks.check(config, stream, device)
     if verify_device:
         with fast_math(config.fast_math):
@@ -87,7 +89,7 @@ class Run:
         self.folder, self.device, self.reporter = session.folder, session.device, session.reporter
         self.method = new_method(config, stream.tasks[0].train.shape, self.device)
         self.feeds = Feeds(self.device, np.dtype(config.dtype))
-        self.evaluation = Evaluation(self.method, self.feeds, config.evaluation_batch)
+        self.evaluation = Evaluation(self.method, self.feeds, config.images_asked)
         self.accuracy: dict[str, metrics.Matrix] = {split: [] for split in SPLITS}
         self.capacity: list[list[Any]] = []
         self.timing: list[tables.Cost | None] = []
@@ -131,6 +133,7 @@ class Run:
                 self.config.validation_share,
                 self.feeds.open(task.train),
                 self.feeds.open(task.validation),
+                self.config.train_size,
             ),
             self.session,
         )

@@ -134,7 +134,9 @@ def _first_steps(config: Any, stream: Stream, device: Device, steps: int) -> _Fi
     method, feeds = new_method(config, task.train.shape, device), Feeds(device, np.dtype(config.dtype))
     images = feeds.open(task.train), feeds.open(task.validation)
     with suppress(_Enough):
-        method.learn(MethodTask(0, task.classes, len(stream.tasks), config.validation_share, *images), hooks)
+        method.learn(
+            MethodTask(0, task.classes, len(stream.tasks), config.validation_share, *images, config.train_size), hooks
+        )
     return hooks
 
 

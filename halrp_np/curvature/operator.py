@@ -7,7 +7,6 @@ the outputs and the way back: see hessian.py and fisher.py.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy, deepcopy
@@ -18,7 +17,7 @@ import numpy as np
 
 from ..backend import array_module, to_host
 from ..backend.matrix_free import linear_operator
-from ..errors import ConfigError, DivergenceError, ShapeError
+from ..errors import ConfigError, DivergenceError, ShapeError, nearest
 from ..layers import EVALUATE, Mode, Sequential
 from ..losses import Loss
 from ..typing import Array, Params, Shape
@@ -356,12 +355,12 @@ def _checked_names(owner: Any, names: Sequence[str]) -> tuple[str, ...]:
     known = owner.names if isinstance(owner, CurvatureOperator) else owner.trainable
     for number, name in enumerate(names):
         if name not in known or name in names[:number]:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = nearest(name, known)
             raise ConfigError(
                 "names",
                 expected="parameters of the network, each once",
                 received=repr(name) + (" twice" if name in known else ""),
-                next_step=f"Did you mean {near[0]!r}?" if near else f"Choose among {', '.join(known)}.",
+                next_step=f"Did you mean {near!r}?" if near else f"Choose among {', '.join(known)}.",
             )
     if not names:
         raise ConfigError("names", expected="at least one parameter", received="none", next_step="Name one.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -10,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..backend import array_module, to_host
-from ..errors import ConfigError, DivergenceError, ShapeError
+from ..errors import ConfigError, DivergenceError, ShapeError, nearest
 from ..layers import Layer, Mode, Sequential, decomposed_layers
 from ..losses import Loss
 from ..lowrank import Decomposition, decompose, window_mean
@@ -125,12 +124,12 @@ def chosen_layers(
         raise ConfigError("layers", expected="each once", received=", ".join(names), next_step="Name each once.")
     for name in (*names, *(residuals or ())):
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = nearest(name, known)
             raise ConfigError(
                 "layers",
                 expected="linear layers or convolutions of the network",
                 received=repr(name),
-                next_step=f"Did you mean {near[0]!r}?" if near else f"Choose among {', '.join(known)}.",
+                next_step=f"Did you mean {near!r}?" if near else f"Choose among {', '.join(known)}.",
             )
         if residuals is not None and name not in residuals:
             raise ConfigError(

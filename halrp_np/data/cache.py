@@ -23,17 +23,26 @@ PROBE_SECONDS = 3.5  # for all mirrors at once, names included (a resolver has n
 READ_SECONDS = 10.0  # without a byte, once connected
 LOCK_SECONDS = 600.0  # another process may be downloading the same file over a slow line
 _CHUNK_BYTES = 1 << 16
+_NAMES = {"sha256": "SHA-256", "md5": "MD5"}
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO, errno.ENOTDIR}
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file with a known size and SHA-256 that any of several mirrors serves under `mirror + name`."""
+    """A file with a known size and digest that any of several mirrors serves under `mirror + name`.
+
+    `digest` names its algorithm: `sha256:...`, or `md5:...` where the authors have published nothing better.
+    """
 
     name: str
     size: int
-    sha256: str
+    digest: str
     mirrors: tuple[str, ...]
+
+    @property
+    def algorithm(self) -> str:
+        """`sha256` or `md5`."""
+        return self.digest.partition(":")[0]
 
 
 def cache_dir() -> Path:
@@ -50,7 +59,7 @@ def fetch(file: RemoteFile, folder: Path, say: Callable[[str], None] | None = No
     """Return the file's path in `folder`, downloading it first unless it is there and whole.
 
     Mirrors are tried in order. What a cut download left is kept as `<name>.part` and continued; the file takes its
-    name only after its SHA-256 agreed. Of several processes one downloads and the others wait for it; `say` is told
+    name only after its digest agreed. Of several processes one downloads and the others wait for it; `say` is told
     before a wait.
 
     Raises: DataError if no mirror delivers (within seconds when there is no network); StorageError if the folder
@@ -66,7 +75,7 @@ def fetch(file: RemoteFile, folder: Path, say: Callable[[str], None] | None = No
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise files.storage_error(folder, error) from error
-    with _one_process(folder / f"{file.name}.lock", f"fetching {file.name}", say):
+    with one_process(folder / f"{file.name}.lock", f"fetching {file.name}", say):
         for mirror in file.mirrors:
             if mirror in failures:
                 continue
@@ -76,12 +85,12 @@ def fetch(file: RemoteFile, folder: Path, say: Callable[[str], None] | None = No
             except (OSError, ValueError) as error:  # requests' errors are OSErrors, pooch's wrong hash a ValueError
                 if isinstance(error, OSError) and error.errno in _DISK:
                     raise files.storage_error(folder, error) from error
-                failures[mirror] = _reason(error)
+                failures[mirror] = _reason(error, file)
     raise _no_mirror(file, failures)
 
 
 @contextlib.contextmanager
-def _one_process(lock: Path, holder: str, say: Callable[[str], None] | None) -> Iterator[None]:
+def one_process(lock: Path, holder: str, say: Callable[[str], None] | None) -> Iterator[None]:
     """Hold a lock; when it is not free at once, say whom we wait for."""
     with contextlib.ExitStack() as held:
         try:
@@ -131,7 +140,7 @@ def _endpoint(url: str) -> tuple[str, int]:
 def _retrieve(url: str, file: RemoteFile, folder: Path) -> None:
     """Download with pooch, unless the process we waited for has done it; continue what a cut has left.
 
-    Pooch checks the SHA-256 and only then moves the file to its name.
+    Pooch checks the digest and only then moves the file to its name.
     """
     import pooch
 
@@ -140,7 +149,7 @@ def _retrieve(url: str, file: RemoteFile, folder: Path) -> None:
     with _quiet_pooch():
         for last_try in [False, True] if continued else [True]:
             try:
-                pooch.retrieve(url, f"sha256:{file.sha256}", file.name, folder, downloader=_Resume(part, file.size))
+                pooch.retrieve(url, file.digest, file.name, folder, downloader=_Resume(part, file.size))
                 return
             except ValueError:
                 # The kept beginning may be another mirror's error page; it is gone now, so once more from nothing.
@@ -206,13 +215,15 @@ def _quiet_pooch() -> Iterator[None]:
 
 def is_whole(path: Path, file: RemoteFile) -> bool:
     """Say whether a file is there and has the right content."""
-    return os.path.isfile(path) and path.stat().st_size == file.size and files.sha256(path) == file.sha256
+    if not os.path.isfile(path) or path.stat().st_size != file.size:
+        return False
+    return files.digest(path, file.algorithm) == file.digest
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, file: RemoteFile | None = None) -> str:
     """One line of an error's text, without the object addresses that network libraries add."""
-    if isinstance(error, ValueError) and "hash" in str(error):
-        return "the file it sent has a wrong SHA-256"
+    if file and isinstance(error, ValueError) and "hash" in str(error):
+        return f"the file it sent has a wrong {_NAMES[file.algorithm]}"
     if isinstance(error, socket.gaierror):
         return f"its name does not resolve ({error.strerror})"
     text = " ".join(str(error).split()) or type(error).__name__

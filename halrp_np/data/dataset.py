@@ -1,8 +1,9 @@
-"""A labelled data set on the host, as every reader returns it."""
+"""A labelled data set on the host, as every reader returns it, and what a check says of a file."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,3 +28,11 @@ class DataSet:
     provenance: str
     origin: str
     notes: list[str] = field(default_factory=list)
+
+
+class FileRow(NamedTuple):
+    """A file of a data set: whether it is as it should be, and in words what was found."""
+
+    file: str
+    ok: bool
+    detail: str

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from ..backend import ops
 from ..errors import ConfigError, ShapeError
 from ..typing import Array, Params
 from .base import EVALUATE, Cache, Layer, Mode, Names
@@ -150,8 +151,12 @@ class Residual(Container):
         super().__init__({"body": body} if shortcut is None else {"body": body, "shortcut": shortcut})
 
     def forward(self, params: Params, x: Array, mode: Mode = EVALUATE) -> tuple[Array, Cache]:
+        return self.met(params, x, mode, rectify=False)
+
+    def met(self, params: Params, x: Array, mode: Mode, *, rectify: bool) -> tuple[Array, Cache]:
+        """`forward`, or in the same pass max(forward, 0): most residual blocks are followed by ReLU."""
         caches: dict[str, Cache] = {}
-        parts = [] if "shortcut" in self.layers else [x]
+        parts: list[Array] = [] if "shortcut" in self.layers else [x]
         for name, layer in self.layers.items():
             y, caches[name] = layer.forward(_entries(params, name, layer), x, mode)
             parts.append(y)
@@ -162,7 +167,7 @@ class Residual(Container):
                 received=f"also {tuple(parts[1].shape)}",
                 next_step="Give the shortcut a 1x1 convolution of the body's stride and outputs.",
             )
-        return parts[0] + parts[1], caches
+        return ops.add(parts[0], parts[1], rectify=rectify), caches
 
     def backward(
         self, params: Params, cache: Cache, gy: Array, *, input_gradient: bool = True, wanted: Names = None
@@ -174,7 +179,7 @@ class Residual(Container):
             own, below = _entries(params, name, layer), _below(wanted, name)
             gx, grads[name] = layer.backward(own, cache[name], gy, input_gradient=input_gradient, wanted=below)
             parts.append(gx)
-        return (total(*parts) if input_gradient else None), _joined(grads.items())
+        return (ops.add(parts[0], parts[1]) if input_gradient else None), _joined(grads.items())
 
     def r_forward(self, params: Params, cache: Cache, rparams: Params, rx: Array | None) -> tuple[Array, Cache]:
         """The tangents of both branches add up; a branch without any is left out."""

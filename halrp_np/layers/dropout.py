@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..backend import array_module
+from ..backend import ops
 from ..errors import ConfigError
 from ..typing import Array, Params
 from .base import EVALUATE, Cache, Layer, Mode, Names
 
 
 class Dropout(Layer):
-    """y = x ⊙ m / (1 - p) in train mode, with m Bernoulli(1 - p) from the mode's stream; y = x in evaluation.
+    """y = x ⊙ m / (1 - p) in train mode, with m Bernoulli(1 - p); y = x in evaluation.
+
+    Only the seed of m comes from the mode's stream: the mask itself is formed where x lies.
 
     Raises: ConfigError for p outside [0, 1), or in train mode without a stream.
     """
@@ -31,20 +33,19 @@ class Dropout(Layer):
                 received="none",
                 next_step="Pass Mode(train=True, dropout=Streams(seed).generator('dropout')).",
             )
-        kept = mode.dropout.random(tuple(x.shape), dtype=np.float32) >= self.rate
-        mask = array_module(x).asarray(kept.astype(x.dtype) / x.dtype.type(1.0 - self.rate))
-        return x * mask, mask
+        first, second = mode.dropout.integers(2**32, size=2, dtype=np.uint32)
+        return ops.dropout(x, (int(first), int(second)), self.rate)
 
     def backward(
         self, params: Params, cache: Cache, gy: Array, *, input_gradient: bool = True, wanted: Names = None
     ) -> tuple[Array | None, Params]:
         if not input_gradient:
             return None, {}
-        return (gy if cache is None else gy * cache), {}
+        return self.masked(cache, gy), {}
 
     def r_forward(self, params: Params, cache: Cache, rparams: Params, rx: Array | None) -> tuple[Array, Cache]:
         """ry = rx ⊙ m / (1 - p), with the mask of the forward pass."""
-        return _masked(cache, rx), None
+        return self.masked(cache, rx), None
 
     def r_backward(
         self,
@@ -58,9 +59,8 @@ class Dropout(Layer):
         wanted: Names = None,
     ) -> tuple[Array | None, Params]:
         """rgx = rgy ⊙ m / (1 - p)."""
-        return (_masked(cache, rgy) if input_gradient else None), {}
+        return (self.masked(cache, rgy) if input_gradient else None), {}
 
-
-def _masked(mask: Array | None, r: Array) -> Array:
-    """Each of K tangents r (..., K, N) times the mask (..., N), if there is one."""
-    return r if mask is None else r * mask[..., None, :]
+    def masked(self, kept: Cache, r: Array) -> Array:
+        """r (..., N), or each of K tangents r (..., K, N), under the mask of the forward pass, if there is one."""
+        return r if kept is None else ops.dropout_again(r, kept, self.rate)

@@ -1,9 +1,10 @@
 """Runs of layers in one op each: the same network, the same names, fewer passes over memory.
 
 `fuse` is for training: convolution → batch normalisation → ReLU → max pooling becomes one op forward and one backward,
-and so does batch normalisation → ReLU of features. `inference` is for evaluation: a perturbed layer becomes one dense
-weight, normalisation moves into the weights before it, and convolution → ReLU → max pooling is one op. The readable
-twin of both is the network they were made from; tangents are taken of that one.
+and so does batch normalisation → ReLU of features; a residual block → ReLU ends in one op. `inference` is for
+evaluation: a perturbed layer becomes one dense weight, normalisation moves into the weights before it, and convolution
+→ ReLU → max pooling is one op. The readable twin of both is the network they were made from; tangents are taken of
+that one.
 """
 
 from __future__ import annotations
@@ -135,6 +136,17 @@ class NormReLU(Sequential):
         return _moved(self.norm, self.norm_name, params, cache)
 
 
+class ResidualReLU(Sequential):
+    """Residual → ReLU, whose sum is rectified in the pass that forms it; everything else is layer by layer."""
+
+    def forward(self, params: Params, x: Array, mode: Mode = EVALUATE) -> tuple[Array, Cache]:
+        (name, residual), (relu, _) = self.layers.items()
+        assert isinstance(residual, Residual)
+        own = {entry: params[f"{name}.{entry}"] for entry in residual.names()}
+        y, cache = residual.met(own, x, mode, rectify=True)
+        return y, {name: cache, relu: y}
+
+
 def _moved(norm: BatchNorm, name: str, params: Params, cache: OfBlock) -> Params:
     """The running statistics of a block's normalisation, under its name."""
     own = {entry: params[f"{name}.{entry}"] for entry in norm.buffers}
@@ -199,6 +211,14 @@ def _of_stage(stage: Sequential, cache: Cache) -> Cache:
     return first if isinstance(first, OfBlock) else {name: cache[name] for name in stage.layers}
 
 
+_BLOCKS: dict[type[Layer], type[Sequential]] = {
+    Conv2d: ConvBlock,
+    PerturbedConv2d: ConvBlock,
+    BatchNorm1d: NormReLU,
+    Residual: ResidualReLU,
+}
+
+
 def fuse(model: Sequential) -> Sequential:
     """The same network under the same names, with its runs of layers as one op each in train mode."""
     layers = {name: _fused(layer) for name, layer in model.layers.items()}
@@ -207,8 +227,7 @@ def fuse(model: Sequential) -> Sequential:
     while names:
         run = _run([layers[name] for name in names[:4]])
         taken, names = names[: max(1, len(run))], names[max(1, len(run)) :]
-        kind = {Conv2d: ConvBlock, PerturbedConv2d: ConvBlock, BatchNorm1d: NormReLU}.get(run[0], Sequential)
-        stages.append((kind if len(run) > 1 else Sequential)({name: layers[name] for name in taken}))
+        stages.append((_BLOCKS[run[0]] if len(run) > 1 else Sequential)({name: layers[name] for name in taken}))
     return Fused(layers, stages)
 
 
@@ -229,7 +248,7 @@ def _run(layers: list[Layer]) -> list[type[Layer]]:
     follow: list[tuple[type[Layer], ...]]
     if kinds[0] in (Conv2d, PerturbedConv2d):
         follow = [(BatchNorm2d,), (ReLU,), (MaxPool2d,)]
-    elif kinds[0] is BatchNorm1d:
+    elif kinds[0] in (BatchNorm1d, Residual):
         follow = [(ReLU,)]
     else:
         return kinds[:1]
@@ -242,7 +261,7 @@ def _run(layers: list[Layer]) -> list[type[Layer]]:
 
 
 class Inference(Sequential):
-    """A network of which only outputs are asked: convolution → [ReLU → [MaxPool2d]] in one op, nothing kept.
+    """A network of which only outputs are asked, nothing kept: convolution → [ReLU → [MaxPool2d]] in one op.
 
     It runs in evaluation mode whatever is asked, and has no derivatives: `inference` made it from one that does.
     """
@@ -260,7 +279,10 @@ class Inference(Sequential):
                 x = ops.conv_block_apply(x, weight, bias, layer.stride, layer.padding, window, rectify=length > 1)
             else:
                 own = {entry: params[f"{name}.{entry}"] for entry in layer.names()}
-                x = layer.forward(own, x, EVALUATE)[0]
+                if isinstance(layer, Residual) and follow and isinstance(follow[0], ReLU):
+                    length, x = 2, layer.met(own, x, EVALUATE, rectify=True)[0]
+                else:
+                    x = layer.forward(own, x, EVALUATE)[0]
             entries = entries[length:]
         return x, None
 

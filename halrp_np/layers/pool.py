@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ..backend import array_module, ops
-from ..backend.reference import output_size, tap_slice
 from ..errors import ConfigError
 from ..typing import Array, Params
 from .base import EVALUATE, Cache, Layer, Mode, Names, check_images
@@ -80,30 +79,14 @@ class AvgPool2d(Layer):
     def __init__(self, kernel: int, stride: int | None = None) -> None:
         self.kernel, self.stride = kernel, stride or kernel
 
-    def _taps(self, height: int, width: int) -> list[tuple[slice, slice]]:
-        """The input rows and columns that each window position meets, over all outputs."""
-        k, s = self.kernel, self.stride
-        rows, cols = output_size(height, k, s, 0), output_size(width, k, s, 0)
-        return [(tap_slice(i, rows, s), tap_slice(j, cols, s)) for i in range(k) for j in range(k)]
-
     def forward(self, params: Params, x: Array, mode: Mode = EVALUATE) -> tuple[Array, Cache]:
         check_images("AvgPool2d", x, None, self.kernel)
-        taps = self._taps(x.shape[1], x.shape[2])
-        total = x[:, taps[0][0], taps[0][1]]
-        for rows, cols in taps[1:]:
-            total = total + x[:, rows, cols]
-        return total / self.kernel**2, tuple(x.shape)
+        return ops.avgpool2d(x, self.kernel, self.stride), tuple(x.shape)
 
     def backward(
         self, params: Params, cache: Cache, gy: Array, *, input_gradient: bool = True, wanted: Names = None
     ) -> tuple[Array | None, Params]:
-        if not input_gradient:
-            return None, {}
-        gx = array_module(gy).zeros(cache, dtype=gy.dtype)
-        share = gy / self.kernel**2
-        for rows, cols in self._taps(cache[1], cache[2]):
-            gx[:, rows, cols] += share
-        return gx, {}
+        return (ops.avgpool2d_backward(gy, cache, self.kernel, self.stride) if input_gradient else None), {}
 
     def r_forward(self, params: Params, cache: Cache, rparams: Params, rx: Array | None) -> tuple[Array, Cache]:
         """The mean of each window of rx."""

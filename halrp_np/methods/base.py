@@ -17,7 +17,10 @@ HostArrays = dict[str, np.ndarray[Any, Any]]
 
 @dataclass(frozen=True)
 class MethodTask:
-    """One task as a method meets it: its place in the stream, its classes and its examples on the device."""
+    """One task as a method meets it: its place in the stream, its classes and its examples on the device.
+
+    The shares are of the training images: held out for validation, and used at all.
+    """
 
     position: int
     classes: int
@@ -25,6 +28,7 @@ class MethodTask:
     validation_share: float
     train: Examples
     validation: Examples
+    train_share: float = 1.0
 
 
 class Method(Protocol):

@@ -227,7 +227,7 @@ class Halrp(PerturbedNetworks):
             batch=self.settings.batch_size,
             train_images=len(task.train),
             tasks=task.tasks,
-            train_share=1.0,
+            train_share=task.train_share,
             validation_share=task.validation_share,
         )
 

@@ -9,7 +9,7 @@ from ..layers import BatchNorm1d, Flatten, Layer, Linear, ReLU, Sequential
 from ..typing import Shape
 
 
-def mlp(shape: Shape, classes: int, widths: tuple[int, ...] = (256, 128)) -> Sequential:
+def mlp(shape: Shape, classes: int, widths: tuple[int, ...] = (256, 128), norm: str = "running") -> Sequential:
     """Linear layers with batch normalisation and ReLU, and a linear head.
 
     Shapes: shape = (C, H, W) of one image or (D,) of one feature vector; widths = hidden features.
@@ -21,7 +21,7 @@ def mlp(shape: Shape, classes: int, widths: tuple[int, ...] = (256, 128)) -> Seq
     features = math.prod(shape)
     for number, width in enumerate(widths, start=1):
         layers[f"fc{number}"] = Linear(features, width)
-        layers[f"norm{number}"] = BatchNorm1d(width)
+        layers[f"norm{number}"] = BatchNorm1d(width, track=norm == "running")
         layers[f"relu{number}"] = ReLU()
         features = width
     layers["head"] = Linear(features, classes)

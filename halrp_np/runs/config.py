@@ -5,7 +5,6 @@ A field's metadata may hold `help` and the bounds `min`, `max` (inclusive) and `
 """
 
 import dataclasses
-import difflib
 import math
 import tomllib
 import types
@@ -14,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, Union
 
-from ..errors import ConfigError
+from ..errors import ConfigError, nearest
 from .plain_json import Json
 
 Schema = TypeVar("Schema")
@@ -123,9 +122,8 @@ def _is_required(field: "dataclasses.Field[Any]") -> bool:
 
 def _unknown(key: object, source: str, known: list[str]) -> ConfigError:
     """Name the nearest key, or all of them when none is near."""
-    lowered = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(str(key).lower().replace("-", "_"), lowered, n=1, cutoff=0.6)
-    next_step = f"Did you mean '{lowered[near[0]]}'?" if near else f"The keys are: {', '.join(sorted(known))}."
+    near = nearest(str(key), known)
+    next_step = f"Did you mean '{near}'?" if near else f"The keys are: {', '.join(sorted(known))}."
     return ConfigError(f"{source}: key {key!r}", expected="a known key", received=repr(key), next_step=next_step)
 
 
@@ -134,12 +132,12 @@ def _checked(field: "dataclasses.Field[Any]", hint: Any, value: object, source: 
     try:
         return _convert(value, hint, field.metadata)
     except _UnfitError as unfit:
-        near = difflib.get_close_matches(str(value), [str(choice) for choice in _choices(hint)], n=1)
+        near = nearest(str(value), [str(choice) for choice in _choices(hint)])
         raise ConfigError(
             f"{source}: key '{field.name}'",
             expected=_describe_type(hint, field.metadata),
             received=f"a table with {len(value)} keys" if isinstance(value, Mapping) else repr(value),
-            next_step=f"Did you mean {near[0]!r}?" if near else str(unfit),
+            next_step=f"Did you mean {near!r}?" if near else str(unfit),
         ) from unfit
 
 

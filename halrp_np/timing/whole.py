@@ -141,7 +141,7 @@ def write_digits(folder: Path) -> Path:
     folder.mkdir()
     try:
         mnist = load_mnist("sample")
-        parts = [(mnist.train_images, mnist.train_labels), (mnist.test_images, mnist.test_labels)]
+        parts = [(mnist.train_images[:, 0], mnist.train_labels), (mnist.test_images[:, 0], mnist.test_labels)]
     except DataError:
         draw = np.random.default_rng(0)
         patterns = np.kron(draw.integers(0, 200, (10, 7, 7)), np.ones((4, 4), int))

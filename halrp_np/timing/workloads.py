@@ -117,23 +117,12 @@ def workloads(problem: Problem, device: Device) -> dict[str, Callable[[], Worklo
     }
 
 
-def training_network(model: Sequential) -> Sequential:
-    """The network that a phase of training runs."""
-    return fuse(model)
-
-
-def evaluation_network(model: Sequential, params: Params) -> tuple[Sequential, Params]:
-    """The network that runs after a task, with its parameters."""
-    return inference(model, params)
-
-
 def training_workload(
     model: Sequential, params: Params, penalties: dict[str, Penalty], data: tuple[Array, Array]
 ) -> Workload:
     """A step of the training loop; the result is Adam's first moment after one step: a tenth of the gradient."""
     optimizer = make_optimizer("adam", scale=CONSTANTS["gradient_scale"], momentum=0.0)
-
-    model = training_network(model)
+    model = fuse(model)
 
     def start() -> Step:
         state = fresh_state(PLAN, model, params, Streams(0))
@@ -151,10 +140,10 @@ def training_workload(
 
 def evaluation_workload(model: Sequential, params: Params, images: Array) -> Workload:
     """Outputs of the network in evaluation mode, as it is after a task."""
-    model, params = evaluation_network(model, params)
+    network, folded = inference(model, params)
 
     def call() -> Array:
-        return model.forward(params, images, EVALUATE)[0]
+        return network.forward(folded, images, EVALUATE)[0]
 
     return Workload(call, lambda: {"outputs": to_host(call())})
 

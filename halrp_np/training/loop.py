@@ -111,6 +111,7 @@ def train_phase(
     steps = plan.steps_per_epoch(len(examples))
     while state.step < plan.epochs * steps:
         order = restore_generator(state.order)
+        examples.begin_epoch(streams.generator(f"augment {plan.name}", plan.task, state.step // steps))
         rows = order.permutation(len(examples)) if plan.shuffle else np.arange(len(examples))
         take.epoch(rows)
         for number in range(state.step % steps, steps):

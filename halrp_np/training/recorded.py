@@ -2,8 +2,8 @@
 
 What changes from step to step is copied on the device into arrays that the recording reads: the rows of the batch, out
 of the epoch's order, and the optimizer's factors, out of a table uploaded every TABLE steps. Running statistics are
-written over the old ones. A network that draws on the host (dropout), and a listener between gradients and update, go
-on step by step, as everything does on a CPU.
+written over the old ones, and so must be what examples draw when an epoch begins. A network that draws on the host
+(dropout), and a listener between gradients and update, go on step by step, as everything does on a CPU.
 """
 
 from __future__ import annotations

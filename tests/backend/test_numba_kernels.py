@@ -1,6 +1,7 @@
 """The Numba column against the readable one in float64: every op, odd shapes, both types, both memory layouts."""
 
 import inspect
+import tracemalloc
 from typing import Any
 
 import numba
@@ -236,6 +237,44 @@ def test_gather_images(rng, dtype, layout, count) -> None:
     assert got.dtype == dtype
 
 
+def augmented_case(
+    rng: np.random.Generator, dtype: Any, count: int, shape: tuple[int, int, int] = (3, 6, 5), stored: int = 30
+) -> tuple[np.ndarray, ...]:
+    """Arguments of gather_augmented but for the shape: 50 images, moves past every border, 3 tables."""
+    size = int(np.prod(shape))
+    images, source = rng.integers(0, 256, (50, stored)).astype(np.uint8), (np.arange(size) % stored).astype(np.int32)
+    table, kind = rng.standard_normal((3, 256)).astype(dtype), rng.integers(0, 3, size).astype(np.uint8)
+    moves = np.concatenate([rng.integers(-8, 9, (count, 2)), rng.integers(0, 2, (count, 1))], axis=1)
+    return images, rng.integers(0, 50, count), source, table, kind, moves
+
+
+@pytest.mark.parametrize("count", [0, 1, 37])
+@pytest.mark.parametrize("stored", [30, 90])
+def test_gather_augmented(rng, dtype, layout, count, stored) -> None:
+    arguments = [layout(array) for array in augmented_case(rng, dtype, count, stored=stored)]
+    got = numba_kernels.gather_augmented(*arguments, (3, 6, 5))
+    np.testing.assert_array_equal(got, reference.gather_augmented(*arguments, (3, 6, 5)))
+    assert got.dtype == dtype
+    arguments[-1] = np.zeros((count, 3), np.int32)
+    still = numba_kernels.gather_augmented(*arguments, (3, 6, 5))
+    np.testing.assert_array_equal(still, numba_kernels.gather_images(*arguments[:-1]))
+
+
+def test_images_that_may_not_be_written_are_gathered_without_a_copy(rng) -> None:
+    images, *others = augmented_case(rng, np.float32, 9)
+    images = np.resize(images, (4000, 30))
+    images.flags.writeable = False
+    for _ in range(2):
+        tracemalloc.start()
+        numba_kernels.gather_images(images, *others[:-1])
+        numba_kernels.gather_augmented(images, *others, (3, 6, 5))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < images.nbytes
+    expected = reference.gather_augmented(images, *others, (3, 6, 5))
+    np.testing.assert_array_equal(numba_kernels.gather_augmented(images, *others, (3, 6, 5)), expected)
+
+
 def test_nan_reaches_every_output_that_depends_on_it(rng, dtype) -> None:
     nan, x = np.nan, rng.standard_normal((2, 6, 6, 17)).astype(dtype)
     w, a = rng.standard_normal((3, 2, 3, 3)).astype(dtype), rng.standard_normal((6, 9)).astype(dtype)
@@ -276,6 +315,7 @@ def every_result(seed: int, dtype: Any) -> list[np.ndarray]:
         y, mean, var, *numba_kernels.batchnorm_backward(y, rows, gamma, mean, var, 1e-5),
         numba_kernels.maxpool2d_backward(pooled, argmax, x.shape, 3, 2),
         *numba_kernels.softmax_cross_entropy(rows, rng.integers(0, 5, 9001)),
+        numba_kernels.gather_augmented(*augmented_case(rng, dtype, 700), (3, 6, 5)),
     ]  # fmt: skip
 
 
@@ -295,6 +335,7 @@ def test_shapes_that_do_not_fit_are_refused_before_a_kernel_runs(rng) -> None:
     x, w, gy = random_conv(rng, (2, 3, 5, 5, 4, 3, 3, 1, 1), np.float32)
     rows, column = rng.standard_normal((4, 6)), rng.standard_normal(4)
     images, order, source, table, kind = gather_case(rng, np.float32, 7)
+    augmented = augmented_case(rng, np.float32, 7)
     theta, grad, m, v, factors, ends, *penalties = flat_parameters(rng, [3, 4], np.float32)
     calls: list[tuple[str, tuple[Any, ...], dict[str, float]]] = [
         ("matmul", (rows, rows), {}),
@@ -317,6 +358,11 @@ def test_shapes_that_do_not_fit_are_refused_before_a_kernel_runs(rng) -> None:
         ("gather_images", (images, order + 50, source, table, kind), {}),
         ("gather_images", (images, order, source - 30, table, kind), {}),
         ("gather_images", (images, order, source, table[:1], kind), {}),
+        ("gather_augmented", (*augmented, (3, 5, 6, 1)), {}),
+        ("gather_augmented", (*augmented, (3, 6, 6)), {}),
+        ("gather_augmented", (*augmented[:-1], augmented[-1][:5], (3, 6, 5)), {}),
+        ("gather_augmented", (*augmented[:-1], augmented[-1].astype(np.float32), (3, 6, 5)), {}),
+        ("gather_augmented", (augmented[0], augmented[1] + 50, *augmented[2:], (3, 6, 5)), {}),
     ]
     for name, arguments, options in calls:
         with pytest.raises(ShapeError, match=name):

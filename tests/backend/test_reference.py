@@ -124,6 +124,22 @@ def test_adam_entry_by_entry_over_three_steps(rng: np.random.Generator) -> None:
         close(np.stack([theta, m, v], axis=1), np.array(expected))
 
 
+def test_augmented_images_one_by_one(rng: np.random.Generator) -> None:
+    """As a loader does it: pad the raw image with zeros, crop, mirror, then normalise each channel."""
+    pad, shape, count = 2, (3, 5, 4), 40
+    images, table = rng.integers(256, size=(6, 3, 5, 4)).astype(np.uint8), rng.normal(size=(3, 256))
+    rows, source, table_row = rng.integers(6, size=count), np.arange(60, dtype=np.int32), np.arange(3).repeat(20)
+    corners, mirrored = rng.integers(0, 2 * pad + 1, (count, 2)), rng.integers(0, 2, count)
+    moves = np.concatenate([corners - pad, mirrored[:, None]], axis=1)
+    found = reference.gather_augmented(images.reshape(6, 60), rows, source, table, table_row, moves, shape)
+    for n, (top, left) in enumerate(corners):
+        padded = np.pad(images[rows[n]], ((0, 0), (pad, pad), (pad, pad)))
+        crop = padded[:, top : top + 5, left : left + 4]
+        crop = crop[:, :, ::-1] if mirrored[n] else crop
+        expected = np.stack([table[c][crop[c]] for c in range(3)])
+        np.testing.assert_array_equal(found[:, n], expected.ravel())
+
+
 def test_gathered_images(rng: np.random.Generator) -> None:
     images = rng.integers(256, size=(5, 6)).astype(np.uint8)
     rows, source = np.array([4, 0, 4]), np.array([3, 3, 0, 5], np.int32)

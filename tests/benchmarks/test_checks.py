@@ -204,7 +204,8 @@ def test_an_edited_configuration_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("order", [0, 1, 2]), ("split", "otherwise"), ("test", 29), ("extra", True), ("data", "mnist-x")]
+    ("key", "value"),
+    [("order", [0, 1, 2]), ("split", "otherwise"), ("sizes", []), ("extra", True), ("data", "mnist-x")],
 )
 def test_every_part_of_the_protocol_is_compared(key: str, value: object, whole: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(whole, tmp_path / "run"))
@@ -215,7 +216,7 @@ def test_every_part_of_the_protocol_is_compared(key: str, value: object, whole: 
     refused(folder, ResumeError, f"run: {key}: expected the data of the run, ")
 
 
-@pytest.mark.parametrize("key", ["pixels_sha256", "labels_sha256", "data", "image_shape", "tasks", "train"])
+@pytest.mark.parametrize("key", ["pixels_sha256", "labels_sha256", "data", "image_shape", "tasks", "sizes"])
 @pytest.mark.parametrize("value", [None, {}])
 def test_a_protocol_without_its_parts_is_refused(key: str, value: object, whole: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(whole, tmp_path / "run"))

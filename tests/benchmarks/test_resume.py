@@ -1,9 +1,11 @@
 """A stopped run goes on to the same bytes: Ctrl-C at every step, full disks, changed data, repeated resumes."""
 
+import contextlib
 import errno
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -179,19 +181,22 @@ def test_a_full_disk_is_named_and_nothing_is_lost(
 ) -> None:
     """The numbered whole-file write finds the disk full half-way; space is made, and the run goes on."""
     config = tiny.config(data_dir, checkpoint_seconds=0.0)
-    original, count = whole_files._write_flushed, 0
+    original, count = whole_files.whole_file, 0
 
-    def full(path: Path, content: Any) -> None:
+    @contextlib.contextmanager
+    def full(path: Path) -> Iterator[Any]:
         nonlocal count
         count += 1
-        if count < fails_at:
-            original(path, content)
-            return
-        path.write_bytes(bytes(content)[: len(bytes(content)) // 2])
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with original(path) as write:
+
+            def half(content: Any) -> None:
+                write(bytes(content)[: len(bytes(content)) // 2])
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+            yield write if count < fails_at else half
 
     with monkeypatch.context() as patch:
-        patch.setattr(whole_files, "_write_flushed", full)
+        patch.setattr(whole_files, "whole_file", full)
         with pytest.raises(StorageError, match=r"expected to write it, received 'No space left on device'.*Free some"):
             run(config, tmp_path / "run")
     assert not list((tmp_path / "run").rglob("*.tmp"))

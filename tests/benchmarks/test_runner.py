@@ -10,7 +10,8 @@ import pytest
 
 from benchmarks import tiny
 from halrp_np import HalrpError, Reporter, TrainedRun, resolve_config, run
-from halrp_np.benchmarks import BENCHMARKS, QUICK, open_stream
+from halrp_np.benchmarks import BENCHMARKS, open_stream
+from halrp_np.benchmarks.table import settings_of
 from halrp_np.errors import ConfigError, DeviceError, ResumeError, ShapeError
 from halrp_np.training import metrics
 
@@ -57,8 +58,8 @@ def test_config_and_protocol_are_resolved(whole: Path, data_dir: Path) -> None:
     config, protocol = recorded["config"], recorded["protocol"]
     assert (config["preset"], config["method"], config["model"], config["widths"]) == ("paper", "halrp", "mlp", [8, 6])
     assert config["data_dir"] == str(data_dir)
-    assert protocol["data"] == "idx-other"
-    assert (protocol["train"], protocol["validation"], protocol["test"]) == (48, 12, 30)
+    assert protocol["data"] == "mnist-other"
+    assert [[row[part] for part in ("train", "validation", "test")] for row in protocol["sizes"]] == [[48, 12, 30]] * 3
     assert protocol["order"] == [2, 1, 0]
     assert protocol["image_shape"] == [3, 32, 32]
     assert len(protocol["pixels_sha256"]) == len(protocol["labels_sha256"]) == 64
@@ -70,7 +71,7 @@ def test_summary_fields(whole: Path) -> None:
         *("benchmark", "method", "preset", "model", "seed", "device", "data", "tasks_learned", "tasks"),
         *("metrics", "undefined", "growth", "cost"),
     }
-    assert (summary["benchmark"], summary["data"], summary["device"]) == ("pmnist", "idx-other", "cpu")
+    assert (summary["benchmark"], summary["data"], summary["device"]) == ("pmnist", "mnist-other", "cpu")
     assert (summary["tasks_learned"], summary["tasks"]) == (3, 3)
     matrix = accuracy_matrix(whole)
     assert summary["metrics"] == metrics.summary(matrix)
@@ -268,12 +269,12 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
 def test_layers_of_the_configuration() -> None:
     plain = resolve_config()
     assert (plain.preset, plain.gradient_scale, plain.tasks, plain.model) == ("paper", 1.0, 10, "lenet")
-    for key, value in BENCHMARKS["pmnist"].defaults.items():
+    for key, value in settings_of("pmnist", "lenet").items():
         assert getattr(plain, key) == value
     official = resolve_config(("cli", {"preset": "official", "gradient_scale": 3.0}))
     assert (official.importance, official.s_fit, official.gradient_scale) == ("official", "official", 3.0)
     quick = resolve_config(("cli", {"tasks": 2}), quick=True)
-    assert (quick.tasks, quick.epochs, quick.train_images) == (2, QUICK["epochs"], QUICK["train_images"])
+    assert (quick.tasks, quick.epochs, quick.train_images) == (2, 4, BENCHMARKS["pmnist"].quick["train_images"])
     assert quick.tasks_to_learn == 2
     shortened = resolve_config(quick=True)
     assert (shortened.tasks, shortened.stop_after, shortened.tasks_to_learn) == (10, 4, 4)

@@ -153,6 +153,7 @@ USAGE = [
     Case("argument missing", "resume", 2, ("halrp-np resume", "expected DIR", "--help")),
     Case("argument too many", "show RUN again", 2, ("halrp-np show", "again", "--help")),
     Case("flag without value", "run --epochs", 2, ("halrp-np", "a value after --epochs", "--help")),
+    Case("list of two", "list models --benchmarks", 2, ("halrp-np list", "benchmarks", "'models'", "Leave one")),
     Case("list of nothing", "list model", 2, ("halrp-np list", "'model'", "Did you mean models?")),
 ]
 
@@ -161,9 +162,9 @@ SETTINGS = [
     Case("key unknown", "run --set zzz=3", 2, ("--set: key 'zzz'", "The keys are:")),
     Case("no equals sign", "run --set epochs", 2, ("--set", "key=value", "'epochs'", "Write it like")),
     Case("preset", "run --preset papr", 2, ("--preset", "one of paper, official", "'papr'", "Did you mean 'paper'?")),
-    Case("benchmark", "run --benchmark mnist", 2, ("--benchmark", "pmnist", "'mnist'")),
+    Case("benchmark", "run --benchmark mnist", 2, ("--benchmark", "Did you mean 'pmnist'?", "'mnist'")),
     Case("method", "run --method ewc", 2, ("--method", "halrp", "'ewc'", "Choose")),
-    Case("model", "run --model lenet5", 2, ("--model", "one of lenet, mlp", "'lenet5'", "Did you mean 'lenet'?")),
+    Case("model", "run --model lenet5", 2, ("--model", "one of lenet, mlp,", "'lenet5'", "Did you mean 'lenet'?")),
     Case("dtype", "run --dtype float16", 2, ("--dtype", "float32, float64", "'float16'")),
     Case("data", "run --data some", 2, ("--data", "auto, full, sample", "'some'")),
     Case("number is text", "run --epochs many", 2, ("--epochs", "a whole number at least 1", "'many'")),
@@ -317,7 +318,7 @@ FOLDERS = [
         ("accuracy.csv", "'after_task'"),
         changed("accuracy.csv", lambda c: b"a,b\n1,2\n"),
     ),
-    Case("fetch unknown", "data fetch mnits", 2, ("data set", "mnist or mnist-5k", "'mnits'", "Did you mean mnist?")),
+    Case("fetch unknown", "data fetch mnits", 2, ("data set", "one of mnist,", "'mnits'", "Did you mean mnist?")),
     Case("verify unknown", "data verify cifar", 2, ("data set", "'cifar'")),
     Case("verify nothing", "data verify mnist --data-dir HOME", 1, ("home", "none of them there")),
     Case(

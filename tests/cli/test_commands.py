@@ -43,7 +43,8 @@ def test_run_prints_plain_lines_and_the_result(invoke: Invoke, tiny: list[str]) 
     assert result.stderr == ""
     lines = result.stdout.splitlines()
     assert lines[0].startswith("data: mnist-5k, a SMALL SAMPLE")
-    assert lines[2] == f"saving in {folder}"
+    assert lines[1] == "pmnist: 2 tasks of 10 classes, images of 3x32x32"
+    assert f"saving in {folder}" in lines
     assert sum("epoch" in line and "loss" in line for line in lines) == 4
     assert sum(" learned (" in line for line in lines) == 2
     assert re.search(rf"ACC: .* {summary['metrics']['acc']:.2f}\n", result.stdout)
@@ -152,7 +153,7 @@ def test_list_names_everything(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("COLUMNS", "300")
     everything = invoke("list")
     assert everything.exit_code == 0
-    for word in ("pmnist", "halrp", "lenet", "mlp", *halrp_np.methods.PRESET_NOTES.values()):
+    for word in ("pmnist", "halrp", "lenet", "mlp", "2,995,620", *halrp_np.methods.PRESET_NOTES.values()):
         assert word in everything.stdout
     settings = invoke("list", "settings").stdout
     for field in dataclasses.fields(halrp_np.RunConfig):

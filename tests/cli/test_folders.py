@@ -35,6 +35,14 @@ NAMES = {
     "run --set l1=0.25 --data full": f"{PLAIN}-x......",
     "run --set prune_values=0.25,0.5 --data-dir here": f"{PLAIN}-x......",
     "run --quick --set l1=0.5 --model mlp": f"{PLAIN}-quick-mlp-x......",
+    "run --order C --seed 0": f"{PLAIN}-order-C",
+    "run --order random:3 --model mlp": f"{PLAIN}-order-random-3-mlp",
+    "run --order 1,0,2": f"{PLAIN}-x......",
+    "run --benchmark cifar100-split --train-size 0.5": "cifar100-split-halrp-paper-seed0-x......",
+    "run --benchmark five-datasets": "five-datasets-halrp-paper-seed0",
+    "run --benchmark five-datasets --model resnet18": "five-datasets-halrp-paper-seed0-resnet18",
+    "run --benchmark mine/birds.toml": "birds-halrp-paper-seed0-x......",
+    "run --benchmark other/birds.toml": "birds-halrp-paper-seed0-x......",
 }
 
 
@@ -200,7 +208,8 @@ def test_the_ranks_of_every_importance_are_shown(invoke: Invoke, run_folder: Pat
 
 def test_what_show_does_not_know_it_says(invoke: Invoke, run_folder: Path) -> None:
     content = json.loads((run_folder / "config.json").read_text())
-    del content["protocol"]["train"], content["protocol"]["data"], content["protocol"]["tasks"]
+    for key in ("sizes", "data", "tasks", "order", "split", "normalisation", "augmentation", "image_shape"):
+        del content["protocol"][key]
     (run_folder / "config.json").write_text(json.dumps(content))
     for name in ("accuracy.csv", "ranks.csv", "capacity.csv", "summary.json", "environment.json"):
         (run_folder / name).unlink()
@@ -208,7 +217,12 @@ def test_what_show_does_not_know_it_says(invoke: Invoke, run_folder: Path) -> No
     result = invoke("show", run_folder)
     assert result.exit_code == 0, result.stderr
     for words in (
-        "an unknown number of train",
+        "pmnist: an unknown number of tasks of an unknown number of classes, images of unknown shape",
+        "an unknown number of training, an unknown number of validation",
+        "order A: unknown",
+        "split: unknown",
+        "normalisation: unknown",
+        "augmentation: unknown",
         "data: unknown",
         "\nfinished\n",
         "time: unknown, timing.json is damaged",

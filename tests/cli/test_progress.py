@@ -27,8 +27,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def begun(images: int) -> Pace:
-    pace = Pace(epochs=2, tasks=1)
-    pace.stream({"train": images})
+    pace = Pace(epochs=2, stop_after=0)
+    pace.stream({"sizes": [{"train": images}]})
     return pace
 
 
@@ -63,3 +63,25 @@ def test_epochs_told_again_have_no_rate(clock: Clock) -> None:
     clock.now += 1.0
     assert pace.epoch(PLAN, {"epoch": 1, "steps": 4}) is None
     assert rates(pace, clock, 4, start=4) == [100 / 4]
+
+
+def test_tasks_of_other_sizes_take_other_times(clock: Clock) -> None:
+    """A hundred images a second: task 0 shows its 400 twice, and of the three tasks two are to be learned."""
+    pace = Pace(epochs=2, stop_after=2)
+    pace.stream({"sizes": [{"train": 400}, {"train": 1000}, {"train": 9000}]})
+    assert pace.total == 2 * 1400
+    plan = SimpleNamespace(task=0, name="base", epochs=2, batch=100)
+    for step in range(1, 9):
+        clock.now += 1.0
+        if step % 4 == 0:
+            pace.epoch(plan, {"epoch": step // 4, "steps": 4})
+        pace.step(plan, step, 8)
+    assert pace.done == 800
+    assert pace.seconds_left() == pytest.approx(20)
+    later = SimpleNamespace(task=1, name="warm-up", epochs=1, batch=100)
+    clock.now += 5.0
+    pace.step(later, 5, 10)
+    assert pace.done == 800 + 500
+    pace.epoch(later, {"epoch": 1, "steps": 10})
+    pace.step(SimpleNamespace(task=1, name="perturbation", epochs=1, batch=100), 1, 10)
+    assert pace.done == 800 + 1000 + 100

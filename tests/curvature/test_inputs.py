@@ -33,6 +33,9 @@ class Examples:
     def __len__(self) -> int:
         return int(self.x.shape[-1])
 
+    def begin_epoch(self, generator: Any) -> None:
+        """Nothing varies."""
+
     def batch(self, rows: Any) -> tuple[Any, Any]:
         return self.x[..., rows], self.targets[..., rows]
 

@@ -81,6 +81,9 @@ class Rows:
     def __len__(self) -> int:
         return len(self.targets)
 
+    def begin_epoch(self, generator: Any) -> None:
+        """Nothing varies."""
+
     def batch(self, rows: Any) -> tuple[Any, Any]:
         return self.x[..., rows], self.targets[rows]
 

@@ -5,7 +5,7 @@ import http.server
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -125,4 +125,4 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def offline(cache: Path, dead_mirror: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty cache and no mirror that answers."""
-    monkeypatch.setattr(mnist, "MIRRORS", (dead_mirror, dead_mirror + "second/"))
+    monkeypatch.setattr(mnist, "MNIST", replace(mnist.MNIST, mirrors=(dead_mirror, dead_mirror + "second/")))

@@ -24,8 +24,9 @@ CONTENT = np.random.default_rng(3).bytes(300_000)
 NAME = "file.gz"
 
 
-def remote(*mirrors: str) -> RemoteFile:
-    return RemoteFile(NAME, len(CONTENT), hashlib.sha256(CONTENT).hexdigest(), mirrors)
+def remote(*mirrors: str, algorithm: str = "sha256") -> RemoteFile:
+    digest = hashlib.new(algorithm, CONTENT).hexdigest()
+    return RemoteFile(NAME, len(CONTENT), f"{algorithm}:{digest}", mirrors)
 
 
 def names(folder: Path) -> set[str]:
@@ -109,6 +110,16 @@ WRONG = {
 }
 
 
+def test_md5_where_nothing_better_is_published(start_mirror: Callable, tmp_path: Path) -> None:
+    wrong, right = start_mirror({NAME: b"x" * len(CONTENT)}), start_mirror({NAME: CONTENT})
+    with pytest.raises(DataError, match="wrong MD5"):
+        fetch(remote(wrong.url, algorithm="md5"), tmp_path)
+    file = remote(wrong.url, right.url, algorithm="md5")
+    assert fetch(file, tmp_path).read_bytes() == CONTENT
+    assert fetch(file, tmp_path).read_bytes() == CONTENT
+    assert len(right.requests) == 1
+
+
 @pytest.mark.parametrize("kind", WRONG)
 def test_wrong_content_is_never_taken(start_mirror: Callable, tmp_path: Path, kind: str) -> None:
     content, message = WRONG[kind]
@@ -159,7 +170,7 @@ def test_two_processes_download_once(start_mirror: Callable, tmp_path: Path) -> 
         "print(fetch(RemoteFile(name, int(size), digest, (mirror,)), Path(folder)))"
     )
     file = remote(mirror.url)
-    command = [sys.executable, "-c", script, NAME, str(file.size), file.sha256, mirror.url, str(tmp_path)]
+    command = [sys.executable, "-c", script, NAME, str(file.size), file.digest, mirror.url, str(tmp_path)]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) for _ in range(2)]
     for process in running:

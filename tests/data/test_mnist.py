@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 
 from data.idx_files import idx_bytes
 from halrp_np.data import fetch, load_mnist, mnist, verify
+from halrp_np.data.idx_sets import OfficialFile
 from halrp_np.errors import ConfigError, DataError, StorageError
 
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
@@ -25,7 +27,7 @@ def published(small_mnist: Arrays, cache: Path, start_mirror: Callable, monkeypa
     """Let the small files be the official ones, served by a mirror of this machine."""
     packed = {f"{name}.gz": gzip.compress(idx_bytes(array)) for name, array in small_mnist.items()}
     official = [
-        mnist.OfficialFile(
+        OfficialFile(
             name,
             array.ndim,
             hashlib.sha256(idx_bytes(array)).hexdigest(),
@@ -35,8 +37,7 @@ def published(small_mnist: Arrays, cache: Path, start_mirror: Callable, monkeypa
         for name, array in small_mnist.items()
     ]
     mirror = start_mirror(packed)
-    monkeypatch.setattr(mnist, "FILES", tuple(official))
-    monkeypatch.setattr(mnist, "MIRRORS", (mirror.url,))
+    monkeypatch.setattr(mnist, "MNIST", replace(mnist.MNIST, files=tuple(official), mirrors=(mirror.url,)))
     return mirror
 
 
@@ -47,17 +48,17 @@ def published(small_mnist: Arrays, cache: Path, start_mirror: Callable, monkeypa
 @pytest.mark.parametrize("packed", [True, False], ids=["gzip", "plain"])
 def test_folder_layouts(small_mnist: Arrays, write_mnist: Callable, layout: str, packed: bool) -> None:
     data = load_mnist("auto", write_mnist(small_mnist, layout, packed))
-    np.testing.assert_array_equal(data.train_images, small_mnist[TRAIN_IMAGES])
+    np.testing.assert_array_equal(data.train_images[:, 0], small_mnist[TRAIN_IMAGES])
     np.testing.assert_array_equal(data.train_labels, small_mnist[TRAIN_LABELS])
-    np.testing.assert_array_equal(data.test_images, small_mnist["t10k-images-idx3-ubyte"])
+    np.testing.assert_array_equal(data.test_images[:, 0], small_mnist["t10k-images-idx3-ubyte"])
     np.testing.assert_array_equal(data.test_labels, small_mnist["t10k-labels-idx1-ubyte"])
     assert data.train_labels.dtype == np.int64
-    assert data.provenance == "idx-other"
+    assert data.provenance == "mnist-other"
     assert "NOT those of MNIST" in data.notes[0]
 
 
 def test_full_refuses_other_content(small_mnist: Arrays, write_mnist: Callable) -> None:
-    with pytest.raises(DataError, match=r"content checked by SHA-256\), received other content, 12 \+ 5 images"):
+    with pytest.raises(DataError, match=r"content checked by SHA-256 or MD5\), received other content, 12 \+ 5 images"):
         load_mnist("full", write_mnist(small_mnist))
 
 
@@ -107,7 +108,7 @@ def test_download_then_cache(published: object, small_mnist: Arrays, cache: Path
     for source in ["auto", "full"]:
         data = load_mnist(source)
         assert (data.provenance, data.origin) == ("mnist-60k", str(cache / "mnist"))
-        np.testing.assert_array_equal(data.train_images, small_mnist[TRAIN_IMAGES])
+        np.testing.assert_array_equal(data.train_images[:, 0], small_mnist[TRAIN_IMAGES])
     assert len(published.requests) == 4, "the second load asks nobody"
     assert all(row.ok for row in verify("mnist"))
 
@@ -123,7 +124,7 @@ def test_a_download_is_said_before_it_begins(published: object, cache: Path) -> 
     path.write_bytes(b"<html>")
     fetch("mnist", say)
     load_mnist("full", say=say)
-    whole, one = (sum(file.gzip_size for file in files) / 1e6 for files in (mnist.FILES, mnist.FILES[:1]))
+    whole, one = (sum(file.gzip_size for file in files) / 1e6 for files in (mnist.MNIST.files, mnist.MNIST.files[:1]))
     lines = [f"downloading mnist, {size:.1f} MB, from 127.0.0.1 into {cache / 'mnist'}" for size in (whole, one)]
     assert said == [(lines[0], 0), (lines[1], 4)]
 
@@ -137,11 +138,19 @@ def test_the_cache_is_repaired(published: object, small_mnist: Arrays, cache: Pa
     assert len(published.requests) == 5
 
 
+def test_unpacked_files_in_the_cache_are_taken(published: object, small_mnist: Arrays, cache: Path) -> None:
+    (cache / "mnist").mkdir(parents=True)
+    for name, array in small_mnist.items():
+        (cache / "mnist" / name).write_bytes(idx_bytes(array))
+    assert load_mnist("full").provenance == "mnist-60k"
+    assert published.requests == []
+
+
 def test_damaged_cache_without_network_is_mentioned(
     published: object, dead_mirror: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load_mnist("full")
-    monkeypatch.setattr(mnist, "MIRRORS", (dead_mirror,))
+    monkeypatch.setattr(mnist, "MNIST", replace(mnist.MNIST, mirrors=(dead_mirror,)))
     assert load_mnist("full").provenance == "mnist-60k", "a whole cache needs no network"
     (cache / "mnist" / f"{TRAIN_IMAGES}.gz").write_bytes(b"<html>")
     with pytest.raises(DataError, match=r"refused.*in the cache.*web page"):
@@ -179,7 +188,7 @@ def test_a_cache_that_cannot_be_written(
 
 def test_sample_is_balanced_and_real(offline: None) -> None:
     data = load_mnist("sample", "/ignored")
-    assert (data.train_images.shape, data.test_images.shape) == ((4000, 28, 28), (1000, 28, 28))
+    assert (data.train_images.shape, data.test_images.shape) == ((4000, 1, 28, 28), (1000, 1, 28, 28))
     assert data.train_images.dtype == np.uint8
     for labels in [data.train_labels, data.test_labels]:
         np.testing.assert_array_equal(labels, np.arange(len(labels)) % 10)
@@ -188,8 +197,8 @@ def test_sample_is_balanced_and_real(offline: None) -> None:
     table = np.loadtxt(mnist.sample_path(), delimiter=",")  # it unpacks by itself
     for label in [0, 3, 9]:
         rows = table[table[:, -1] == label, :-1].reshape(500, 28, 28)
-        np.testing.assert_array_equal(data.train_images[label::10], rows[:400])
-        np.testing.assert_array_equal(data.test_images[label::10], rows[400:])
+        np.testing.assert_array_equal(data.train_images[label::10, 0], rows[:400])
+        np.testing.assert_array_equal(data.test_images[label::10, 0], rows[400:])
 
 
 def test_sample_imports_no_other_package() -> None:

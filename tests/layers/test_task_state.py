@@ -28,6 +28,9 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def begin_epoch(self, generator: Any) -> None:
+        """Nothing varies."""
+
     def batch(self, rows: Any) -> tuple[Any, Any]:
         return self.x[..., rows], self.labels[rows]
 

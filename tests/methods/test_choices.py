@@ -2,7 +2,8 @@
 
 import typing
 
-from halrp_np.benchmarks import BENCHMARKS, RunConfig
+from halrp_np.benchmarks import RunConfig
+from halrp_np.benchmarks.table import settings_of
 from halrp_np.lowrank import COLUMN_RULES, FULL_SHARE_RULES, PRUNE_RULES, RANK_RULES, SOLVES
 from halrp_np.methods import IMPORTANCES, METHODS, PRESETS
 from halrp_np.models import MODELS
@@ -21,7 +22,6 @@ def test_every_choice_has_its_meaning_and_every_meaning_is_offered() -> None:
         "model": MODELS,
         "method": METHODS,
         "preset": PRESETS,
-        "benchmark": BENCHMARKS,
     }
     for key, names in meant.items():
         assert set(typing.get_args(OFFERED[key])) == set(names), key
@@ -29,5 +29,5 @@ def test_every_choice_has_its_meaning_and_every_meaning_is_offered() -> None:
 
 def test_the_defaults_of_the_settings_are_those_of_permuted_mnist() -> None:
     config = RunConfig()
-    for key, value in BENCHMARKS["pmnist"].defaults.items():
+    for key, value in settings_of("pmnist", "lenet").items():
         assert getattr(config, key) == value, key

@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Blobs:
-    """Labelled samples around a centre for each class; the rows asked for are written down."""
+    """Labelled samples around a centre for each class; the rows asked for are written down, and what epochs draw."""
 
     def __init__(
         self, seed: int, count: int, shape: tuple[int, ...] = (6,), classes: int = 3, dtype: Any = np.float64
@@ -16,9 +16,13 @@ class Blobs:
         self.y = draw.integers(0, classes, count)
         self.x = (centres[..., self.y] + 0.7 * draw.normal(size=(*shape, count))).astype(dtype)
         self.asked: list[list[int]] = []
+        self.begun: list[int] = []
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def begin_epoch(self, generator: np.random.Generator) -> None:
+        self.begun.append(int(generator.integers(2**32)))
 
     def batch(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         self.asked.append(rows.tolist())

@@ -131,6 +131,15 @@ def test_without_shuffling_the_rows_come_in_stored_order() -> None:
     assert examples.asked == 3 * [list(range(first, first + 8)) for first in (0, 8, 16)]
 
 
+def test_examples_hear_of_every_epoch_with_a_stream_of_its_own() -> None:
+    examples = Blobs(7, 27)
+    train(examples=examples)
+    streams = Streams(4)
+    expected = [int(streams.generator("augment base", 2, epoch).integers(2**32)) for epoch in range(3)]
+    assert examples.begun == expected
+    assert len(set(expected)) == 3
+
+
 def orders(**changes: Any) -> list[list[int]]:
     examples, seed = Blobs(7, 27), changes.pop("seed", 4)
     train(replace(PLAN, **changes), examples, seed=seed)
