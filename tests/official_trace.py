@@ -12,6 +12,8 @@ from __future__ import annotations
 import json
 import sys
 import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,10 @@ from halrp_np.errors import HalrpError
 from halrp_np.layers import EVALUATE, Sequential
 from halrp_np.lowrank import dense_count, released_count, released_increase, value_count
 from halrp_np.methods import PRESETS, Halrp, HalrpSettings, MethodTask
-from halrp_np.models import lenet
+from halrp_np.models import lenet, resnet18
 from halrp_np.training import Hooks, PhasePlan, penalty_value
 
 TOLERANCE = 1e-8
-LAYERS = {"0": "conv1", "4": "conv2", "9": "fc1", "12": "fc2"}
-NORMS = {"1": "norm1", "5": "norm2", "10": "norm3", "13": "norm4"}
 NORM_ENTRIES = {"weight": "gamma", "bias": "beta", "running_mean": "running_mean", "running_var": "running_var"}
 
 
@@ -35,15 +35,82 @@ class TraceError(Exception):
     """The file is not a trace that this script can replay."""
 
 
-class Trace(dict[str, np.ndarray]):
+@dataclass(frozen=True)
+class RecordedModel:
+    """A network of the released code: where our layers stand in its flat list `features`."""
+
+    build: Callable[..., Sequential]
+    layers: dict[str, str]  # position of a decomposed layer -> our name
+    norms: dict[str, str]  # position of its normalisation, always the next -> our name
+    widths: tuple[str, ...]  # positions of the layers whose sizes are the widths of `build`
+
+    def ours(self, theirs: str) -> str | None:
+        """`features.4.weight` -> `conv2.weight`, `last.bias` -> `head.bias`; None for a batch counter."""
+        if theirs.startswith("last."):
+            return theirs.replace("last.", "head.")
+        _, position, entry = theirs.split(".")
+        if position in self.layers:
+            return f"{self.layers[position]}.{entry}"
+        return f"{self.norms[position]}.{NORM_ENTRIES[entry]}" if entry in NORM_ENTRIES else None
+
+    def position(self, layer: str) -> str:
+        """The position of one of our decomposed layers."""
+        return next(position for position, name in self.layers.items() if name == layer)
+
+
+def recorded_model(
+    build: Callable[..., Sequential], layers: dict[int, tuple[str, str]], widths: tuple[int, ...]
+) -> RecordedModel:
+    """From position -> our layer and its normalisation."""
+    return RecordedModel(
+        build,
+        {str(position): layer for position, (layer, _) in layers.items()},
+        {str(position + 1): norm for position, (_, norm) in layers.items()},
+        tuple(map(str, widths)),
+    )
+
+
+LENET = {0: ("conv1", "norm1"), 4: ("conv2", "norm2"), 9: ("fc1", "norm3"), 12: ("fc2", "norm4")}
+RESNET_BLOCKS = ((3, 6), (9, 12), (15, 18, 20), (22, 25), (28, 31, 33), (35, 38), (41, 44, 46), (48, 51))
+RESNET_PARTS = (("body.conv1", "body.norm1"), ("body.conv2", "body.norm2"), ("shortcut.conv", "shortcut.norm"))
+RESNET18 = {0: ("conv0", "norm0")} | {
+    position: (f"block{number}.{layer}", f"block{number}.{norm}")
+    for number, positions in enumerate(RESNET_BLOCKS, start=1)
+    for position, (layer, norm) in zip(positions, RESNET_PARTS, strict=False)  # half of the blocks have no shortcut
+}
+MODELS = {
+    "LeNet": recorded_model(lenet, LENET, widths=(0, 4, 9, 12)),
+    "ResNet18": recorded_model(resnet18, RESNET18, widths=(0, 15, 28, 41)),
+}
+
+
+class Trace(dict[str, Any]):
     """The arrays of a trace by name.
 
     Raises: TraceError for one that is missing.
     """
 
     @property
-    def files(self) -> list[str]:
-        return list(self)
+    def config(self) -> dict[str, Any]:
+        """The recorded hyper-parameters."""
+        return dict(json.loads(str(self["config"])))
+
+    @property
+    def model(self) -> RecordedModel:
+        """The recorded network.
+
+        Raises: TraceError for one that this script does not know.
+        """
+        name = self.config["model"]
+        if name not in MODELS:
+            raise TraceError(f"model {name}: this script replays traces of {' and '.join(MODELS)} only")
+        return MODELS[name]
+
+    def parameters(self, prefix: str) -> dict[str, np.ndarray]:
+        """Copies of all recorded parameters below a prefix, under our names."""
+        keys = [key for key in self if key.startswith(prefix)]
+        found = {self.model.ours(key.removeprefix(prefix)): self[key] for key in keys}
+        return {name: value.copy() for name, value in found.items() if name is not None}
 
     def __missing__(self, key: str) -> np.ndarray:
         raise TraceError(f"not a complete trace: it holds no array {key!r}")
@@ -78,34 +145,18 @@ class Errors:
         self.largest[quantity] = max(self.largest.get(quantity, 0.0), float("inf") if np.isnan(error) else error)
 
 
-def ours_name(theirs: str) -> str | None:
-    """`features.4.weight` -> `conv2.weight`, `last.bias` -> `head.bias`; None for a batch counter."""
-    parts = theirs.split(".")
-    if parts[0] == "last":
-        return f"head.{parts[1]}"
-    if parts[1] in LAYERS:
-        return f"{LAYERS[parts[1]]}.{parts[2]}"
-    return f"{NORMS[parts[1]]}.{NORM_ENTRIES[parts[2]]}" if parts[2] in NORM_ENTRIES else None
-
-
-def network(trace: Any, prefix: str) -> dict[str, np.ndarray]:
-    """All recorded parameters below a prefix, under our names."""
-    found = {ours_name(key.removeprefix(prefix)): trace[key] for key in trace.files if key.startswith(prefix)}
-    return {name: value.copy() for name, value in found.items() if name is not None}
-
-
 class Replay(Halrp):
     """HALRP that starts every task from the recorded initial values and compares each step with the record."""
 
-    def __init__(self, trace: Any, build: Any, settings: HalrpSettings, errors: Errors) -> None:
+    def __init__(self, trace: Trace, build: Any, settings: HalrpSettings, errors: Errors) -> None:
         super().__init__(build, settings, device=Device("cpu"), dtype=np.float64, streams=Streams(0))
         self.trace, self.errors = trace, errors
 
     def fresh_params(self, model: Sequential, position: int) -> dict[str, np.ndarray]:
-        return network(self.trace, "init/")
+        return self.trace.parameters("init/")
 
     def fresh_head(self, model: Sequential, position: int) -> dict[str, np.ndarray]:
-        start = network(self.trace, f"task{position}/start/")
+        start = self.trace.parameters(f"task{position}/start/")
         for name, value in self.base.items():
             if not name.startswith("head."):
                 self.errors.compare("start of task", value, start[name])
@@ -113,7 +164,7 @@ class Replay(Halrp):
 
     def warm_up(self, task: MethodTask, hooks: Hooks) -> dict[str, np.ndarray]:
         free = super().warm_up(task, hooks)
-        for name, value in network(self.trace, f"task{task.position}/free/").items():
+        for name, value in self.trace.parameters(f"task{task.position}/free/").items():
             self.errors.compare("free network", free[name], value)
         return free
 
@@ -134,7 +185,7 @@ class Replay(Halrp):
         product = {name: start[f"{name}.B"] @ start[f"{name}.A"] for name in ranks}
         self.compare_layers("B·A at the start", position, "lowrank0", product)
         for quantity, field in (("weighted_loss", "score_sum"), ("explained", "kept_fraction")):
-            if f"task{position}/{quantity}" in self.trace.files:
+            if f"task{position}/{quantity}" in self.trace:
                 ours = [getattr(decision, field) for decision in decisions]
                 self.errors.compare(quantity, ours, self.trace[f"task{position}/{quantity}"])
         return start
@@ -155,8 +206,7 @@ class Replay(Halrp):
 
     def layer(self, position: int, quantity: str, name: str) -> np.ndarray:
         """One layer's recorded value."""
-        key = {ours: theirs for theirs, ours in LAYERS.items()}[name]
-        return self.trace[f"task{position}/{quantity}/{key}"]
+        return self.trace[f"task{position}/{quantity}/{self.trace.model.position(name)}"]
 
     def compare_layers(self, quantity: str, position: int, recorded: str, ours: dict[str, Any]) -> None:
         for name, value in ours.items():
@@ -190,14 +240,12 @@ def column_signs_of(row: np.ndarray, col: np.ndarray, B: np.ndarray, A: np.ndarr
     return B * signs, A * signs[:, None]
 
 
-def read_settings(trace: Any) -> tuple[HalrpSettings, int]:
+def read_settings(trace: Trace) -> tuple[HalrpSettings, int]:
     """The recorded hyper-parameters in our names, on top of the preset `official`; and the number of tasks."""
-    config = json.loads(str(trace["config"]))
+    config = trace.config
     for key in ("weight_decay", "check_lepoch"):
         if config.get(key):
             raise TraceError(f"{key} = {config[key]}: this script replays traces without it")
-    if config["model"] != "LeNet":
-        raise TraceError(f"model {config['model']}: this version replays LeNet traces only")
     tasks, losses, images = int(config["tasks"]), trace["losses"], len(trace["task0/y_train"])
     warm_up = max(int(config["estRank_epoch"]), 1)
     warm_up_rows = int(((losses[:, 0] == 1) & (losses[:, 1] == 0)).sum())
@@ -229,7 +277,7 @@ def read_settings(trace: Any) -> tuple[HalrpSettings, int]:
     return HalrpSettings(**settings), tasks
 
 
-def compare_after_task(trace: Any, method: Replay, position: int, errors: Errors) -> None:
+def compare_after_task(trace: Trace, method: Replay, position: int, errors: Errors) -> None:
     """Everything recorded after one task, pruning included."""
     prefix, sizes, base = f"after_task{position}", method.sizes(), method.base_parameters()
     errors.compare("count, sparse", released_count(base, sizes), trace[f"{prefix}/count_sparse"])
@@ -241,11 +289,11 @@ def compare_after_task(trace: Any, method: Replay, position: int, errors: Errors
         x, _ = Arrays(images, trace[f"task{seen}/y_val"]).batch(np.arange(len(images)))
         logits, _ = model.forward(params, x, EVALUATE)
         errors.compare("logits", logits.T, trace[f"{prefix}/logits_val/{seen}"])
-    for name, value in network(trace, f"{prefix}/base/").items():
+    for name, value in trace.parameters(f"{prefix}/base/").items():
         errors.compare("base network", method.base[name], value)
     for earlier in range(1, position + 1):
         own = method.tasks[earlier - 1]
-        for key, name in LAYERS.items():
+        for key, name in trace.model.layers.items():
             row, col = trace[f"{prefix}/task{earlier}/row/{key}"], trace[f"{prefix}/task{earlier}/col/{key}"]
             B, A = column_signs_of(row, col, own[f"{name}.B"], own[f"{name}.A"])
             errors.compare("pruned factors", B, row)
@@ -255,11 +303,11 @@ def compare_after_task(trace: Any, method: Replay, position: int, errors: Errors
         compare_own_state(trace, method.tasks[position - 1], prefix, errors)
 
 
-def compare_own_state(trace: Any, own: Any, prefix: str, errors: Errors) -> None:
+def compare_own_state(trace: Trace, own: Any, prefix: str, errors: Errors) -> None:
     """Normalisation, biases and head of the newest task."""
-    for name, value in network(trace, f"{prefix}/bn/").items():
+    for name, value in trace.parameters(f"{prefix}/bn/").items():
         errors.compare("BatchNorm", own[name], value)
-    for key, name in LAYERS.items():
+    for key, name in trace.model.layers.items():
         errors.compare("biases", own[f"{name}.bias"], trace[f"{prefix}/bias/{key}"])
     for entry in ("weight", "bias"):
         errors.compare("head", own[f"head.{entry}"], trace[f"{prefix}/head/{entry}"])
@@ -273,13 +321,13 @@ def replay(path: Path) -> dict[str, float]:
     try:
         with np.load(path, allow_pickle=False) as file:
             trace = Trace(file)
-        settings, tasks = read_settings(trace)
+        model, (settings, tasks) = trace.model, read_settings(trace)
     except (OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         raise TraceError(f"{path}: not a recorded trace ({type(error).__name__}: {error})") from error
-    widths = tuple(trace[f"init/features.{key}.weight"].shape[0] for key in LAYERS)
+    widths = tuple(len(trace[f"init/features.{position}.weight"]) for position in model.widths)
     shape, classes = trace["task0/x_train"].shape[1:], trace["init/last.weight"].shape[0]
     errors = Errors()
-    method = Replay(trace, lambda count: lenet(shape, count, widths), settings, errors)
+    method = Replay(trace, lambda count: model.build(shape, count, widths), settings, errors)
     record = LossRecord(method)
     for position in range(tasks):
         train = Arrays(trace[f"task{position}/x_train"], trace[f"task{position}/y_train"])

@@ -35,17 +35,22 @@ _zero_outputs, _zero_one = zero_block(OUTPUTS), zero_block(1)
 
 
 @compiled()
+def _pixels(x, image, w, w_at, kernel, bias, o, u, v, geometry):  # type: ignore[no-untyped-def]
+    """z of the PIXELS columns from v on in row u, for OUTPUTS channels from `o` on."""
+    start, line, plane, channels = image
+    stride, low, high = geometry
+    inside = (max(0, low - u * stride), min(kernel[0], high - u * stride))
+    pixel = start + u * stride * line + v * stride * LANES
+    return add_window(pixel_block_of(bias, o), x, pixel, plane, line, inside, w, w_at, kernel, channels, stride)
+
+
+@compiled()
 def _convolve_band(x, image, w, w_at, kernel, bias, o, z, at, extent, geometry):  # type: ignore[no-untyped-def]
     """Write rows first .. last-1 of z for OUTPUTS channels from `o` on; z's row `first` starts at `at`."""
-    start, line, plane, channels = image
     first, last, pitch, columns, step = extent
-    stride, low, high = geometry
     for u in range(first, last):
-        inside = (max(0, low - u * stride), min(kernel[0], high - u * stride))
         for v in range(0, columns, PIXELS):
-            block = pixel_block_of(bias, o)
-            pixel = start + u * stride * line + v * stride * LANES
-            block = add_window(block, x, pixel, plane, line, inside, w, w_at, kernel, channels, stride)
+            block = _pixels(x, image, w, w_at, kernel, bias, o, u, v, geometry)
             store_pixels(block, z, at + ((u - first) * pitch + v) * LANES, LANES, step)
 
 
@@ -291,7 +296,10 @@ def _largest(z, at, pool, row, step):  # type: ignore[no-untyped-def]
 
 @compiled(parallel=True)
 def apply(x, image, w, kernel, bias, extent, geometry, pool, rectify, y):  # type: ignore[no-untyped-def]
-    """y (O, rows, columns, N), flat: PIXELS windows of OUTPUTS channels at a time, z only in a scratch of that size."""
+    """y (O, rows, columns, N), flat: PIXELS windows of OUTPUTS channels at a time, z only in a scratch of that size.
+
+    Without pooling whole blocks go from the registers to y.
+    """
     channels, height, width = image
     outputs, rows, columns, z_columns, batch = extent
     line, plane, depth = width * LANES, height * width * LANES, channels * kernel[0] * kernel[1]
@@ -302,6 +310,13 @@ def apply(x, image, w, kernel, bias, extent, geometry, pool, rectify, y):  # typ
         begin, lanes = (s * channels * plane, line, plane, channels), min(LANES, batch - s * LANES)
         for o in range(0, outputs, OUTPUTS):
             for v in range(0, columns, PIXELS):
+                to = ((o * rows + u) * columns + v) * batch + s * LANES
+                if pool == 1 and o + OUTPUTS <= outputs and v + PIXELS <= columns and lanes == LANES:
+                    block = _pixels(x, begin, w, o * depth, kernel, bias, o, u, v, geometry)
+                    if rectify:
+                        block = rectified(block)
+                    store_pixels(block, y, to, batch, rows * columns * batch)
+                    continue
                 first = (begin[0] + v * pool * geometry[0] * LANES, line, plane, channels)
                 wide = min(pool * PIXELS, z_columns - v * pool)
                 rows_of = (u * pool, (u + 1) * pool, pool * PIXELS, wide, pool * row)
@@ -310,7 +325,8 @@ def apply(x, image, w, kernel, bias, extent, geometry, pool, rectify, y):  # typ
                     best = _largest(z, p * pool * LANES, pool, row, pool * row)
                     if rectify:
                         best = rectified(best)
-                    to = ((o * rows + u) * columns + v + p) * batch + s * LANES
+                    if p:
+                        to += batch
                     if o + OUTPUTS <= outputs:
                         store_some(best, y, to, rows * columns * batch, lanes)
                         continue

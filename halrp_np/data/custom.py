@@ -100,6 +100,8 @@ def _load_arrays(description: Description) -> tuple[Labelled, Labelled | None, l
     for key in ("size", "channels", "test_images"):
         if key in description.content:
             raise description.wrong(key, "this key", "Leave it out.", "nothing: the arrays in the .npz file say it")
+    if not description.images.is_file():
+        raise description.absent("images", description.images)
     train, test = read_arrays(description.images)
     if (test is None) == (description.test is None):
         expected = "a share here, or else test_images and test_labels in the .npz file"
@@ -113,6 +115,9 @@ def _load_folders(description: Description) -> tuple[Labelled, Labelled | None, 
     description.one_of("test", "test_images")
     if description.size is None:
         raise description.wrong("size", "nothing", EXAMPLE)
+    for key, folder in (("images", description.images), ("test_images", description.test_images)):
+        if folder is not None and not folder.is_dir():
+            raise description.absent(key, folder)
     channels = description.channels or 3
     description.check_channels(channels)
     classes = class_folders(description.images)

@@ -49,6 +49,10 @@ class Description:
         where = f"{self.path}, {key}"
         return ConfigError(where, expected=expected or _KEYS[key], received=str(received), next_step=next_step)
 
+    def absent(self, key: str, path: Path) -> ConfigError:
+        """The error of a key that names a file or folder that is not there."""
+        return self.wrong(key, f"{path}, which is not there", f"Correct {key}: a path is relative to this file.")
+
     def one_of(self, first: str, second: str) -> None:
         """Refuse a description that has both keys or neither. Raises: ConfigError."""
         given = [key for key in (first, second) if key in self.content]

@@ -43,8 +43,7 @@ def class_folders(root: Path) -> list[str]:
     with FileTree(root) as tree:
         classes = [name for name in tree.folders if "/" not in name]
     if not classes:
-        received = "none" if root.is_dir() else "no such folder"
-        raise _bad(str(root), "a folder of images for each class in it", received, "Make one folder a class.")
+        raise _bad(str(root), "a folder of images for each class in it", "none", "Make one folder a class.")
     return classes
 
 

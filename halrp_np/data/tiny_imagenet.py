@@ -27,7 +27,7 @@ REMOTE_FILES = (
         f"{FOLDER}.zip",
         248_100_043,
         "sha256:6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821",
-        ("http://cs231n.stanford.edu/",),  # the digest stands for what plain HTTP cannot promise
+        ("https://cs231n.stanford.edu/", "http://cs231n.stanford.edu/"),  # the digest is checked either way
     ),
 )
 PUBLISHED = Published(

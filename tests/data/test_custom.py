@@ -208,7 +208,7 @@ def test_files_that_are_no_arrays(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(DataError, match=r"arrays\.npz: expected arrays saved by np\.savez"):
         described(tmp_path, ARRAYS)
     (tmp_path / "arrays.npz").unlink()
-    with pytest.raises(DataError, match="No such file"):
+    with pytest.raises(ConfigError, match=r"toml, images: .*arrays\.npz, which is not there"):
         described(tmp_path, ARRAYS)
 
 
@@ -225,7 +225,9 @@ MISTAKES: list[tuple[dict[str, object], str]] = [
     ({"name": "../x"}, r"toml, name: .* received '\.\./x'"),
     ({"images": None}, "toml, images: expected a folder"),
     ({"images": 3}, "toml, images: .* received 3"),
-    ({"images": "foto"}, "foto: expected a folder that can be read, received 'No such file"),
+    ({"images": "foto"}, "toml, images: expected a folder .*foto, which is not there. Correct images: a path"),
+    ({"images": "birds.toml"}, "toml, images: expected a folder .*birds.toml, which is not there"),
+    ({"test": None, "test_images": "foto"}, "toml, test_images: expected a folder .*foto, which is not there"),
     ({"size": None}, r"toml, size: expected \[height, width\]"),
     ({"size": 32}, "toml, size: .* received 32"),
     ({"size": [32, 0]}, r"toml, size: .* received \[32, 0\]"),

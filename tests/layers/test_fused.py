@@ -27,7 +27,7 @@ from halrp_np.layers import (
     inference,
     perturb,
 )
-from halrp_np.layers.fused import ConvBlock, NormReLU
+from halrp_np.layers.fused import ConvBlock, NormReLU, ResidualReLU
 from halrp_np.models import lenet
 
 TRAIN = Mode(train=True)
@@ -44,8 +44,11 @@ def residual() -> Sequential:
             "norm2": BatchNorm2d(4),
         }
     )
+    projection = Sequential({"conv": Conv2d(4, 4, 1, 2), "norm": BatchNorm2d(4)})
+    half = Residual(Sequential({"conv": Conv2d(4, 4, 3, 2, 1)}), projection)
     layers = {"stem": Conv2d(3, 4, 3, padding=1), "norm": BatchNorm2d(4), "relu": ReLU(), "block": Residual(body)}
-    return Sequential({**layers, "pool": AvgPool2d(2), "flatten": Flatten(), "head": Linear(64, 5)})
+    layers |= {"relu1": ReLU(), "half": half}
+    return Sequential({**layers, "pool": AvgPool2d(2), "flatten": Flatten(), "head": Linear(16, 5)})
 
 
 def without_norm() -> Sequential:
@@ -159,6 +162,13 @@ def test_the_stages_are_what_they_should_be() -> None:
     kinds = [type(stage) for stage in fused.stages]
     assert kinds.count(ConvBlock) == 2
     assert kinds.count(NormReLU) == 2
+
+
+def test_a_residual_block_and_its_relu_are_one_stage() -> None:
+    fused = fuse(NETWORKS["perturbed residual"]())
+    kinds = {tuple(stage.layers): type(stage) for stage in fused.stages}
+    assert kinds["block", "relu1"] is ResidualReLU
+    assert kinds["half",] is Sequential  # no ReLU behind it
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -22,10 +22,29 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HALRP_NP_KERNELS", "fast")
 
 
-def problem(perturbed: bool) -> tuple[layers.Sequential, Params]:
-    """LeNet of the paper's widths, or its perturbed twin."""
+def residual() -> layers.Sequential:
+    """What LeNet does not have: residual blocks, strides, dropout, average pooling."""
+    half = layers.Sequential({"conv": layers.Conv2d(16, 24, 1, 2), "norm": layers.BatchNorm2d(24)})
+    return layers.Sequential(
+        {
+            "conv1": layers.Conv2d(3, 16, 3, padding=1),
+            "norm1": layers.BatchNorm2d(16),
+            "relu1": layers.ReLU(),
+            "drop": layers.Dropout(0.2),
+            "same": layers.Residual(layers.Conv2d(16, 16, 3, padding=1)),
+            "relu2": layers.ReLU(),
+            "half": layers.Residual(layers.Conv2d(16, 24, 3, 2, 1), half),
+            "pool": layers.AvgPool2d(2),
+            "flatten": layers.Flatten(),
+            "head": layers.Linear(24 * 64, 10),
+        }
+    )
+
+
+def problem(perturbed: bool, model: layers.Sequential | None = None) -> tuple[layers.Sequential, Params]:
+    """A network, or its perturbed twin: LeNet of the paper's widths unless another is given."""
     rng = np.random.default_rng(0)
-    model = models.lenet((3, 32, 32), 10)
+    model = models.lenet((3, 32, 32), 10) if model is None else model
     params = model.init(rng, np.float32)
     if not perturbed:
         return model, params
@@ -37,9 +56,9 @@ def problem(perturbed: bool) -> tuple[layers.Sequential, Params]:
 
 
 @pytest.mark.parametrize("batch", [128, 50])
-@pytest.mark.parametrize("perturbed", [False, True], ids=["base", "low-rank"])
-def test_a_step_allocates_nothing_large(perturbed: bool, batch: int) -> None:
-    model, params = problem(perturbed)
+@pytest.mark.parametrize("kind", ["base", "low-rank", "residual"])
+def test_a_step_allocates_nothing_large(kind: str, batch: int) -> None:
+    model, params = problem(kind == "low-rank", residual() if kind == "residual" else None)
     rng = np.random.default_rng(1)
     x, labels = rng.normal(size=(3, 32, 32, batch)).astype(np.float32), rng.integers(0, 10, batch)
     state = PhaseState(params=params, moments={}, order={}, dropout=rng)
