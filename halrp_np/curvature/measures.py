@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from .operator import MEMORY
 from .truncation import chosen_layers
 
 HostVector = np.ndarray[Any, Any]
+Norms: TypeAlias = Literal["always", "exact", "never"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +63,7 @@ def layer_curvatures(
     batch: int,
     products: int,
     generator: np.random.Generator,
-    norms: bool = True,
+    norms: Norms = "always",
     memory: int = MEMORY,
 ) -> dict[str, LayerCurvature]:
     """Return the curvature of each layer that has a residual, on the first `samples` examples, in evaluation mode.
@@ -70,8 +71,8 @@ def layer_curvatures(
     Where samples do not depend on one another all is exact, but for `frobenius` and `top` when the Gram matrix of all
     samples does not fit into `memory` bytes. These are then estimated, and under batch statistics the trace too: from
     `products` products a layer, and as many more for the largest eigenvalue, which Lanczos approaches from below, in
-    batches of `batch`. `removal` is always exact. Without `norms` neither `frobenius` nor `top` is formed, which do not
-    add up over samples and so cost most.
+    batches of `batch`. `removal` is always exact. `frobenius` and `top` do not add up over samples and so cost most:
+    `norms` says whether they are formed always, only where that is exact, or never.
 
     Raises: ConfigError for a residual of no linear layer or convolution; DivergenceError when the outputs are not
             finite.
@@ -83,14 +84,14 @@ def layer_curvatures(
         return {name: _by_products(operator, name, parts, products, generator) for name, parts in residuals.items()}
     size, fits = _piece(operator, list(residuals), memory)
     pieces = [
-        _read(operator, piece, residuals, norms and fits, piece[0].shape[-1] / data.samples)
+        _read(operator, piece, residuals, norms != "never" and fits, piece[0].shape[-1] / data.samples)
         for piece in Batches(examples, size, samples)
     ]
     found = {}
     for name, parts in residuals.items():
         sums = sum((piece[name] for piece in pieces[1:]), pieces[0][name])
         frobenius, top = sums.norms or (None, None)
-        if norms and not fits:
+        if norms == "always" and not fits:
             _, frobenius, top = _estimated_norms(operator.block(f"{name}.weight"), products, generator)
         removal = _removal(parts, sums.slope, sums.bend)
         found[name] = LayerCurvature(sums.fisher, Estimate(sums.trace, 0.0, 0), frobenius, top, removal)

@@ -11,8 +11,10 @@ import numpy as np
 from .. import lowrank
 from ..backend import to_host
 from ..curvature import Estimate, LayerCurvature, batch_gradient_importance, layer_curvatures
+from ..curvature.measures import Norms
+from ..curvature.memory import divisible
 from ..errors import ConfigError
-from ..layers import Sequential
+from ..layers import EVALUATE, Sequential
 from ..losses import CrossEntropy
 from ..lowrank import Decomposition
 from ..typing import Examples, Params
@@ -59,7 +61,10 @@ def importances(
     validation: Examples,
     generator: np.random.Generator,
 ) -> dict[str, Importance]:
-    """Return the chosen importance at F by its name, or all of them when they are compared.
+    """Return the chosen importance at F by its name, and to compare with, those that are exact at little cost.
+
+    What only many Hessian products could estimate (norms of layers whose factors do not fit into memory, anything under
+    batch statistics) is measured when it is chosen, and left out of the comparison otherwise.
 
     Shapes: residuals and windows (kernel positions) by layer.
     Raises: ConfigError for `fisher` where batch statistics tie samples together.
@@ -69,7 +74,8 @@ def importances(
     if settings.compare_importances or chosen in OF_BATCHES:
         found |= _of_batches(settings, model, free, layers, validation)
     removal = None
-    if settings.compare_importances or chosen not in OF_BATCHES:
+    if chosen not in OF_BATCHES or (settings.compare_importances and divisible(model, EVALUATE)):
+        compared: Norms = "exact" if settings.compare_importances else "never"
         curvatures = layer_curvatures(
             model,
             free,
@@ -80,7 +86,7 @@ def importances(
             batch=settings.batch_size,
             products=settings.importance_products,
             generator=generator,
-            norms=settings.compare_importances or chosen in NORMS,
+            norms="always" if chosen in NORMS else compared,
         )
         found |= of_curvature(curvatures)
         removal = {name: np.maximum(curvature.removal, 0.0) for name, curvature in curvatures.items()}

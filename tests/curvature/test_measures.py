@@ -227,7 +227,7 @@ def test_without_room_for_all_samples_only_the_norms_are_estimated() -> None:
 def test_norms_that_are_not_asked_for_are_not_formed() -> None:
     model, layers = plain(), ["conv", "fc"]
     params = parameters(model)
-    without, full = (found(model, params, layers, images(), norms=norms) for norms in (False, True))
+    without, full = (found(model, params, layers, images(), norms=norms) for norms in ("never", "always"))
     for name in layers:
         assert (without[name].frobenius, without[name].top) == (None, None)
         assert (without[name].trace, without[name].fisher) == (full[name].trace, full[name].fisher)

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 Trace = dict[str, Any]
-LAYERS = (0, 4, 9, 12)
-NORMS = (1, 5, 10, 13)
+LAYERS = {  # positions of the decomposed layers; the normalisation of each is the next
+    "LeNet": (0, 4, 9, 12),
+    "ResNet18": (0, 3, 6, 9, 12, 15, 18, 20, 22, 25, 28, 31, 33, 35, 38, 41, 44, 46, 48, 51),
+}
 TORCH = torch.float64
 torch.set_num_threads(1)  # arrays this small gain nothing from more
 
@@ -44,17 +46,61 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def build(config: Trace, widths: tuple[int, int, int, int]) -> nn.ModuleDict:
-    """LeNet in the released numbering of `features`, and its head."""
+class Features(nn.Sequential):
+    """The flat list of the released networks; `blocks`: first position -> first of the shortcut, end of the block."""
+
+    def __init__(self, modules: list[nn.Module], blocks: dict[int, tuple[int, int]]) -> None:
+        super().__init__(*modules)
+        self.blocks = blocks
+
+    def forward(self, x: Tensor, layer: Any = None) -> Tensor:
+        """`layer(position, x)` takes the place of every module where given."""
+        layer, number = layer or (lambda number, x: self[number](x)), 0
+        while number < len(self):
+            shortcut, end = self.blocks.get(number, (number + 1, number + 1))
+            y, across = x, x
+            for inside in range(number, shortcut):
+                y = layer(inside, y)
+            for inside in range(shortcut, end):
+                across = layer(inside, across)
+            x = functional.relu(y + across) if number in self.blocks else y
+            number = end
+        return x
+
+
+def lenet(size: int, widths: tuple[int, int, int, int]) -> tuple[Features, int]:
+    """LeNet without its head, and the number of values that the head gets."""
     a, b, c, d = widths
-    flat = b * (config["img_sz"] // 4) ** 2
-    features = nn.Sequential(
+    flat = b * (size // 4) ** 2
+    modules = [
         *(nn.Conv2d(3, a, 5, 1, 2), nn.BatchNorm2d(a), nn.ReLU(), nn.MaxPool2d(2)),
         *(nn.Conv2d(a, b, 5, 1, 2), nn.BatchNorm2d(b), nn.ReLU(), nn.MaxPool2d(2)),
         *(nn.Flatten(), nn.Linear(flat, c), nn.BatchNorm1d(c), nn.ReLU()),
         *(nn.Linear(c, d), nn.BatchNorm1d(d), nn.ReLU()),
-    )
-    return nn.ModuleDict({"features": features, "last": nn.Linear(d, config["out_dim"])}).to(TORCH)
+    ]
+    return Features(modules, {}), d
+
+
+def resnet18(size: int, widths: tuple[int, int, int, int]) -> tuple[Features, int]:
+    """ResNet18 without its head, and the number of values that the head gets."""
+    a = widths[0]
+    modules: list[nn.Module] = [nn.Conv2d(3, a, 3, 1, 1), nn.BatchNorm2d(a), nn.ReLU()]
+    blocks = {}
+    for stage, b in enumerate(widths):
+        for stride in (2 if stage else 1, 1):
+            start = len(modules)
+            modules += [nn.Conv2d(a, b, 3, stride, 1), nn.BatchNorm2d(b), nn.ReLU()]
+            modules += [nn.Conv2d(b, b, 3, 1, 1), nn.BatchNorm2d(b)]
+            modules += [nn.Identity()] if stride == 1 else [nn.Conv2d(a, b, 1, stride), nn.BatchNorm2d(b)]
+            blocks[start], a = (start + 5, len(modules)), b
+    return Features([*modules, nn.AvgPool2d(2), nn.Flatten()], blocks), a * (size // 16) ** 2
+
+
+def build(config: Trace, widths: tuple[int, int, int, int]) -> nn.ModuleDict:
+    """A network in the released numbering of `features`, and its head."""
+    make = {"LeNet": lenet, "ResNet18": resnet18}[config["model"]]
+    features, values = make(config["img_sz"], widths)
+    return nn.ModuleDict({"features": features, "last": nn.Linear(values, config["out_dim"])}).to(TORCH)
 
 
 def state_of(net: nn.ModuleDict) -> dict[str, Any]:
@@ -67,14 +113,18 @@ class Perturbed:
 
     def __init__(self, net: nn.ModuleDict, base: dict[int, Tensor]) -> None:
         self.net, self.base = net, base
+        self.layers = tuple(base)
         self.R: dict[int, nn.Parameter] = {}
         self.S: dict[int, nn.Parameter] = {}
         self.A: dict[int, nn.Parameter] = {}
         self.B: dict[int, nn.Parameter] = {}
 
     def layer(self, number: int, x: Tensor) -> Tensor:
-        """The two branches: the scaled base layer, and the low-rank one (for a convolution a box sum in the middle)."""
-        module, W = self.net["features"][number], self.base[number]
+        """One module; a decomposed layer as two branches, the low-rank one of a convolution with a box sum inside."""
+        module = self.net["features"][number]
+        if number not in self.layers:
+            return module(x)
+        W = self.base[number]
         R, S, A, B = self.R[number], self.S[number], self.A[number], self.B[number]
         if isinstance(module, nn.Linear):
             return functional.linear(x * S, W) * R + module.bias + functional.linear(functional.linear(x, A), B)
@@ -85,16 +135,14 @@ class Perturbed:
         return scaled + module.bias[:, None, None] + functional.conv2d(box, B[:, :, None, None])
 
     def __call__(self, x: Tensor) -> Tensor:
-        for number, module in enumerate(self.net["features"]):
-            x = self.layer(number, x) if number in LAYERS else module(x)
-        return self.net["last"](x)
+        return self.net["last"](self.net["features"](x, self.layer))
 
     def parameters(self) -> list[nn.Parameter]:
         """What is trained, in the released order."""
         features = self.net["features"]
-        norms = [p for number in NORMS for p in features[number].parameters()]
-        own = [group[number] for group in (self.S, self.R, self.A, self.B) for number in LAYERS]
-        return [*self.net["last"].parameters(), *(features[number].bias for number in LAYERS), *norms, *own]
+        norms = [p for number in self.layers for p in features[number + 1].parameters()]
+        own = [group[number] for group in (self.S, self.R, self.A, self.B) for number in self.layers]
+        return [*self.net["last"].parameters(), *(features[number].bias for number in self.layers), *norms, *own]
 
 
 class Released:
@@ -102,6 +150,8 @@ class Released:
 
     def __init__(self, config: Trace, data: Trace, widths: tuple[int, int, int, int]) -> None:
         self.config, self.data, self.widths = config, data, widths
+        self.layers = LAYERS[config["model"]]
+        self.norms = tuple(number + 1 for number in self.layers)
         self.out: Trace = dict(data)
         self.rows: list[list[float]] = []
         self.tasks: list[Perturbed] = []
@@ -140,12 +190,12 @@ class Released:
         epochs, warm_up = self.config["n_epochs"], self.config["estRank_epoch"]
         self.net = self.fresh(0)
         self.put("init", state_of(self.net))
-        weights = [self.net["features"][number].weight for number in LAYERS]
+        weights = [self.net["features"][number].weight for number in self.layers]
         decay = self.config["wd_rate"]
         penalty = lambda: decay * sum(0.5 * (W * W).sum() for W in weights)  # noqa: E731
         self.train(0, epochs, self.forward(self.net.train()), list(self.net.parameters()), penalty)
         self.put("after_task0/base", state_of(self.net))
-        self.base = {number: self.net["features"][number].weight.detach().clone() for number in LAYERS}
+        self.base = {number: self.net["features"][number].weight.detach().clone() for number in self.layers}
         self.N0 = sum(p.numel() for p in self.net.parameters())
         self.close(0)
         for task in range(1, self.config["tasks"]):
@@ -166,7 +216,7 @@ class Released:
         penalty = lambda: self.penalty(model)  # noqa: E731
         free.train()
         self.train(task, epochs - warm_up, model, model.parameters(), penalty)
-        for number in LAYERS:
+        for number in self.layers:
             B, A = model.B[number].detach(), model.A[number].detach()
             values = {"S": model.S[number], "R": model.R[number], "row": B, "col": A, "lowrank": B @ A}
             for name, value in values.items():
@@ -178,11 +228,11 @@ class Released:
     def importance(self, free: nn.ModuleDict, task: int) -> dict[int, float]:
         """Batch size times the mean squared gradient of the batch's mean loss, averaged over batches; eval mode."""
         free.eval()
-        weights, batches = [free["features"][n].weight for n in LAYERS], self.batches(task, "val")
-        total = dict.fromkeys(LAYERS, 0.0)
+        weights, batches = [free["features"][n].weight for n in self.layers], self.batches(task, "val")
+        total = dict.fromkeys(self.layers, 0.0)
         for x, y in batches:
             grads = torch.autograd.grad(functional.cross_entropy(self.forward(free)(x), y), weights)
-            for number, g in zip(LAYERS, grads, strict=True):
+            for number, g in zip(self.layers, grads, strict=True):
                 total[number] += len(y) * float((g**2).mean()) / len(batches)
         for number, value in total.items():
             self.out[f"task{task}/importance/{number}"] = np.array(value)
@@ -191,7 +241,7 @@ class Released:
     def fit(self, task: int, model: Perturbed, importance: dict[int, float]) -> None:
         """R, S, the residual's decomposition, the global threshold, and the factors to start from."""
         parts, scores, owners = {}, [], []
-        for number in LAYERS:
+        for number in self.layers:
             W, F = self.base[number], model.net["features"][number].weight.detach()
             rest = tuple(range(1, W.ndim))
             R = (F * W).sum(rest) / (W * W).sum(rest).clamp_min(1e-20)
@@ -212,30 +262,30 @@ class Released:
             model.R[number], model.S[number] = nn.Parameter(R.clone()), nn.Parameter(S.clone())
             self.out[f"task{task}/R0/{number}"], self.out[f"task{task}/S0/{number}"] = R.numpy(), S.numpy()
         ranks = self.ranks(np.concatenate(scores), np.array(owners))
-        for number in LAYERS:
+        for number in self.layers:
             rank, (U, s, Vt) = ranks[number], parts[number]
             root = s[:rank].sqrt()
             model.A[number], model.B[number] = nn.Parameter(root[:, None] * Vt[:rank]), nn.Parameter(U[:, :rank] * root)
             self.out[f"task{task}/rank/{number}"] = np.array(rank)
             self.out[f"task{task}/lowrank0/{number}"] = (model.B[number] @ model.A[number]).detach().numpy()
         self.out[f"task{task}/weighted_loss"] = np.array([c.sum() for c in scores])
-        kept = [c[: ranks[number]].sum() / c.sum() for number, c in zip(LAYERS, scores, strict=True)]
+        kept = [c[: ranks[number]].sum() / c.sum() for number, c in zip(self.layers, scores, strict=True)]
         self.out[f"task{task}/explained"] = np.array(kept)
 
     def ranks(self, scores: np.ndarray, owners: np.ndarray) -> dict[int, int]:
         """The first position whose cumulative share is above the threshold, inclusive; then 1 to the cap."""
         cap = self.config["upper_rank"]
         if self.config["rankMethod"] == "flat":
-            return dict.fromkeys(LAYERS, cap)
+            return dict.fromkeys(self.layers, cap)
         order = np.argsort(scores)[::-1]
         running = np.cumsum(scores[order])
         kept = owners[order][: int(np.argmax(running / running[-1] > self.config["approxiRate"])) + 1]
-        return {number: min(max(int((kept == number).sum()), 1), cap) for number in LAYERS}
+        return {number: min(max(int((kept == number).sum()), 1), cap) for number in self.layers}
 
     def penalty(self, model: Perturbed) -> Tensor:
         """l1 on A and B, half the squares of S, R, A and B."""
-        l1 = sum(group[n].abs().sum() for group in (model.A, model.B) for n in LAYERS)
-        l2 = sum(0.5 * (group[n] ** 2).sum() for group in (model.S, model.R, model.A, model.B) for n in LAYERS)
+        l1 = sum(group[n].abs().sum() for group in (model.A, model.B) for n in self.layers)
+        l2 = sum(0.5 * (group[n] ** 2).sum() for group in (model.S, model.R, model.A, model.B) for n in self.layers)
         return self.config["l1_hyp"] * l1 + self.config["wd_rate"] * l2
 
     def counts(self) -> tuple[int, int]:
@@ -243,7 +293,7 @@ class Released:
         sparse = dense = self.N0
         for model in self.tasks:
             kept = [*model.S.values(), *model.R.values(), *model.net["last"].parameters()]
-            kept += [p for number in NORMS for p in model.net["features"][number].parameters()]
+            kept += [p for number in self.norms for p in model.net["features"][number].parameters()]
             factors = [*model.A.values(), *model.B.values()]
             fixed = sum(p.numel() for p in kept)
             sparse += fixed + sum(int((p.abs() > 1e-8).sum()) for p in factors)
@@ -260,7 +310,7 @@ class Released:
             if increase < budget:
                 return
             rho = 1 - budget / increase
-        cells = [(task, n, (m.A[n], m.B[n])) for task, m in enumerate(self.tasks) for n in LAYERS]
+        cells = [(task, n, (m.A[n], m.B[n])) for task, m in enumerate(self.tasks) for n in self.layers]
         if rule == "absolute" or rule.endswith("AllLayerAllTask"):
             pools = [cells]
         elif rule.endswith("AllLayer"):
@@ -288,14 +338,14 @@ class Released:
                 logits = model(torch.from_numpy(self.data[f"task{seen}/x_val"]))
             self.out[f"{prefix}/logits_val/{seen}"] = logits.numpy()
         for earlier, model in enumerate(self.tasks, start=1):
-            for number in LAYERS:
+            for number in self.layers:
                 for name, value in (("row", model.B[number]), ("col", model.A[number])):
                     self.out[f"{prefix}/task{earlier}/{name}/{number}"] = value.detach().numpy().copy()
         if task:
             state = state_of(self.tasks[-1].net)
-            norms = [f"features.{n}.{e}" for n in NORMS for e in ("weight", "bias", "running_mean", "running_var")]
+            norms = [f"features.{n}.{e}" for n in self.norms for e in ("weight", "bias", "running_mean", "running_var")]
             self.put(f"{prefix}/bn", {name: state[name] for name in norms})
-            self.put(f"{prefix}/bias", {str(number): state[f"features.{number}.bias"] for number in LAYERS})
+            self.put(f"{prefix}/bias", {str(number): state[f"features.{number}.bias"] for number in self.layers})
             self.put(f"{prefix}/head", {entry: state[f"last.{entry}"] for entry in ("weight", "bias")})
 
     def put(self, prefix: str, values: Trace) -> None:

@@ -1,4 +1,4 @@
-"""LeNet and the MLP: published parameter counts, image sizes, widths, errors."""
+"""The networks layer by layer as the paper has them, the image sizes and widths they take, and errors."""
 
 from typing import Any
 
@@ -7,26 +7,30 @@ import pytest
 
 from halrp_np.errors import ConfigError
 from halrp_np.layers import (
+    AvgPool2d,
     BatchNorm1d,
     BatchNorm2d,
     Conv2d,
+    Layer,
     Linear,
     MaxPool2d,
     Mode,
     Sequential,
     decomposed_layers,
 )
-from halrp_np.lowrank import dense_count, honest_count, released_count, released_increase, task_size
-from halrp_np.models import MODELS, build, lenet, mlp
+from halrp_np.models import MODELS, alexnet, build, large_lenet, lenet, mlp, resnet18
+
+NARROW = {
+    "lenet": (2, 3, 5, 4),
+    "large-lenet": (2, 3, 5, 4),
+    "mlp": (5, 4),
+    "alexnet": (2, 3, 4, 6, 5),
+    "resnet18": (2, 3, 3, 4),
+}
 
 
 def parameters(model: Sequential) -> dict[str, np.ndarray]:
     return model.init(np.random.default_rng(0), np.float32)
-
-
-def count(params: dict[str, Any], *kinds: str) -> int:
-    """Numbers in the parameters of these kinds, e.g. `bias`."""
-    return sum(value.size for name, value in params.items() if name.rpartition(".")[2] in kinds)
 
 
 def trainable(model: Sequential) -> int:
@@ -34,69 +38,142 @@ def trainable(model: Sequential) -> int:
     return sum(params[name].size for name in model.trainable)
 
 
-def lenet_task(classes: int, ranks: tuple[int, ...]) -> tuple[int, Any]:
-    """Task 0's size, and what one more task adds to a LeNet on 3x32x32 images, from the model itself."""
-    model = lenet((3, 32, 32), classes)
-    params = parameters(model)
-    layers = decomposed_layers(model)
-    factors = {}
-    for (name, layer), rank in zip(layers.items(), ranks, strict=True):
-        assert isinstance(layer, Conv2d | Linear)
-        factors[name] = (np.full((rank, layer.inputs), 0.5), np.full((layer.outputs, rank), 0.5))
-    size = task_size(
-        factors,
-        batchnorm=count(params, "gamma", "beta"),
-        head=params["head.weight"].size + params["head.bias"].size,
-        bias=sum(params[f"{name}.bias"].size for name in layers),
-        running_stats=count(params, "running_mean", "running_var"),
-    )
-    return trainable(model), size
+def sizes(layer: Layer) -> tuple[int, ...]:
+    """Inputs, outputs, kernel, stride and padding of a convolution."""
+    assert isinstance(layer, Conv2d)
+    return layer.inputs, layer.outputs, layer.kernel, layer.stride, layer.padding
 
 
-@pytest.mark.parametrize(
-    ("classes", "total", "head", "fixed"), [(10, 2_995_620, 5_010, 13_143), (5, 2_993_115, 2_505, 10_638)]
-)
-def test_lenet_counts(classes: int, total: int, head: int, fixed: int) -> None:
-    base, size = lenet_task(classes, (1, 1, 1, 1))
-    assert base == total
-    assert (size.scalings, size.batchnorm, size.head, size.bias, size.fixed) == (5_393, 2_740, head, 1_370, fixed)
-    assert size.running_stats == 2_740
-    assert released_count(base, [size]) == total + fixed + 5_393
-    assert honest_count(base, [size]) == released_count(base, [size]) + 1_370 + 2_740
-
-
-def test_lenet_layers_cost_per_rank() -> None:
-    layers: dict[str, Any] = decomposed_layers(lenet((3, 32, 32), 10))
-    sizes = {name: (layer.inputs, layer.outputs) for name, layer in layers.items()}
-    assert {name: sum(size) for name, size in sizes.items()} == {"conv1": 23, "conv2": 70, "fc1": 4000, "fc2": 1300}
-    assert [min(size) for size in sizes.values()] == [3, 20, 800, 500]
-
-
-@pytest.mark.parametrize(
-    ("ranks", "extra", "increase"),
-    [((2, 5, 30, 20), 159_539, 0.053), ((1, 1, 1, 1), 18_536, 0.006), ((3, 20, 100, 100), 544_612, 0.182)],
-)
-def test_lenet_growth(ranks: tuple[int, ...], extra: int, increase: float) -> None:
-    base, size = lenet_task(10, ranks)
-    assert dense_count(base, [size]) - base == released_count(base, [size]) - base == extra
-    assert released_increase(base, [size]) == increase
+def kinds(model: Sequential) -> list[str]:
+    """The types of all layers in network order, in short."""
+    short = {"Conv2d": "conv", "BatchNorm2d": "norm", "BatchNorm1d": "norm", "MaxPool2d": "pool", "Linear": "linear"}
+    names = [type(layer).__name__ for _, layer in model.walk()]
+    return [short.get(name, name.lower()) for name in names]
 
 
 def test_lenet_is_the_papers() -> None:
     """Kernel, stride, padding and pooling, from the table of layers."""
     layers = dict(lenet((3, 32, 32), 10).walk())
-    for name, sizes in (("conv1", (3, 20)), ("conv2", (20, 50))):
-        conv = layers[name]
-        assert isinstance(conv, Conv2d)
-        assert (conv.inputs, conv.outputs, conv.kernel, conv.stride, conv.padding) == (*sizes, 5, 1, 2)
+    assert sizes(layers["conv1"]) == (3, 20, 5, 1, 2)
+    assert sizes(layers["conv2"]) == (20, 50, 5, 1, 2)
     for name in ("pool1", "pool2"):
         pool = layers[name]
         assert isinstance(pool, MaxPool2d)
         assert (pool.kernel, pool.stride) == (2, 2)
     norms = [layer for layer in layers.values() if isinstance(layer, BatchNorm1d | BatchNorm2d)]
     assert [(norm.channels, norm.track) for norm in norms] == [(20, True), (50, True), (800, True), (500, True)]
-    convolutional, full = ["Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d"], ["Linear", "BatchNorm1d", "ReLU"]
-    assert [type(layer).__name__ for layer in layers.values()] == [*convolutional * 2, "Flatten", *full * 2, "Linear"]
+    convolutional, full = ["conv", "norm", "relu", "pool"], ["linear", "norm", "relu"]
+    assert kinds(lenet((3, 32, 32), 10)) == [*convolutional * 2, "flatten", *full * 2, "linear"]
+
+
+@pytest.mark.parametrize(("side", "features"), [(32, 8192), (28, 6272)])
+def test_large_lenet_is_a_wide_lenet(side: int, features: int) -> None:
+    layers = dict(large_lenet((1, side, side), 12).walk())
+    assert list(layers) == list(dict(lenet((1, side, side), 12).walk()))
+    assert (sizes(layers["conv1"]), sizes(layers["conv2"])) == ((1, 64, 5, 1, 2), (64, 128, 5, 1, 2))
+    linear: Any = [layers[name] for name in ("fc1", "fc2", "head")]
+    assert [(fc.inputs, fc.outputs) for fc in linear] == [(features, 2500), (2500, 1500), (1500, 12)]
+
+
+@pytest.mark.parametrize(("side", "features"), [(32, 1024), (64, 9216)])
+def test_alexnet_is_the_papers(side: int, features: int) -> None:
+    model = alexnet((3, side, side), 10)
+    layers: dict[str, Any] = dict(model.walk())
+    convolutions = [sizes(layers[f"conv{number}"]) for number in (1, 2, 3)]
+    assert convolutions == [(3, 64, 4, 1, 0), (64, 128, 3, 1, 0), (128, 256, 2, 1, 0)]
+    linear = [layers[name] for name in ("fc1", "fc2", "head")]
+    assert [(fc.inputs, fc.outputs) for fc in linear] == [(features, 2048), (2048, 2048), (2048, 10)]
+    assert [layers[f"drop{number}"].rate for number in range(1, 6)] == [0.2, 0.2, 0.5, 0.5, 0.5]
+    assert all((layers[f"pool{number}"].kernel, layers[f"pool{number}"].stride) == (2, 2) for number in (1, 2, 3))
+    convolutional, full = ["conv", "norm", "relu", "dropout", "pool"], ["linear", "norm", "relu", "dropout"]
+    assert kinds(model) == [*convolutional * 3, "flatten", *full * 2, "linear"]
+
+
+def test_alexnet_maps(rng: np.random.Generator) -> None:
+    """The height of the map after each convolution and each pooling, at both sizes of the paper."""
+    for side, expected in ((32, [29, 14, 12, 6, 5, 2]), (64, [61, 30, 28, 14, 13, 6])):
+        model, found = alexnet((3, side, side), 2, (1, 1, 1, 3, 3)), []
+        x, params = rng.normal(size=(3, side, side, 2)), parameters(model)
+        for name, layer in model.layers.items():
+            x, _ = layer.forward({entry: params[f"{name}.{entry}"] for entry in layer.names()}, x)
+            found += [x.shape[1]] if isinstance(layer, Conv2d | MaxPool2d) else []
+        assert found == expected
+
+
+CONVOLUTIONS = {
+    0: (3, 32, 3, 1, 1),
+    **dict.fromkeys((3, 6, 9, 12), (32, 32, 3, 1, 1)),
+    15: (32, 64, 3, 2, 1),
+    18: (64, 64, 3, 1, 1),
+    20: (32, 64, 1, 2, 0),
+    **dict.fromkeys((22, 25), (64, 64, 3, 1, 1)),
+    28: (64, 128, 3, 2, 1),
+    31: (128, 128, 3, 1, 1),
+    33: (64, 128, 1, 2, 0),
+    **dict.fromkeys((35, 38), (128, 128, 3, 1, 1)),
+    41: (128, 256, 3, 2, 1),
+    44: (256, 256, 3, 1, 1),
+    46: (128, 256, 1, 2, 0),
+    **dict.fromkeys((48, 51), (256, 256, 3, 1, 1)),
+}
+"""ResNet18's, by their places in the released code's flat list of layers."""
+
+
+def test_resnet18_is_the_papers() -> None:
+    model = resnet18((3, 32, 32), 10)
+    layers = dict(model.walk())
+    decomposed = decomposed_layers(model)
+    assert [sizes(layer) for layer in decomposed.values()] == list(CONVOLUTIONS.values())
+    shortcuts = [name for name in decomposed if "shortcut" in name]
+    assert shortcuts == [f"block{number}.shortcut.conv" for number in (3, 5, 7)]
+    stem, body, tail = ["conv", "norm", "relu"], ["conv", "norm", "relu", "conv", "norm"], ["avgpool2d", "flatten"]
+    same, half = [*body, "relu"], [*body, "conv", "norm", "relu"]
+    assert kinds(model) == [*stem, *same * 2, *(half + same) * 3, *tail, "linear"]
+    for name, layer in decomposed.items():  # each has a normalisation of its own, of its channels
+        norm: Any = layers[name.replace("conv", "norm")]
+        assert (norm.channels, norm.track) == (sizes(layer)[1], True)
+    pool, head = layers["pool"], layers["head"]
+    assert isinstance(pool, AvgPool2d)
+    assert isinstance(head, Linear)
+    assert (pool.kernel, pool.stride, head.inputs) == (2, 2, 1024)
+    larger = resnet18((3, 64, 64), 10).layers["head"]
+    assert isinstance(larger, Linear)
+    assert larger.inputs == 4096
+
+
+def test_resnet18_adds_before_it_rectifies(rng: np.random.Generator) -> None:
+    """Block by block from its parts: convolution, norm, ReLU, convolution, norm; plus the shortcut; ReLU."""
+    model = resnet18((3, 16, 16), 4, (2, 3, 3, 2))
+    params = model.init(rng, np.float64)
+    layers = dict(model.walk())
+
+    def apply(x: Any, *names: str) -> Any:
+        for name in names:
+            x, _ = layers[name].forward({entry: params[f"{name}.{entry}"] for entry in layers[name].names()}, x)
+        return x
+
+    images = rng.normal(size=(3, 16, 16, 2))
+    x = np.maximum(apply(images, "conv0", "norm0"), 0)
+    for number in range(1, 9):
+        inside = np.maximum(apply(x, f"block{number}.body.conv1", f"block{number}.body.norm1"), 0)
+        y = apply(inside, f"block{number}.body.conv2", f"block{number}.body.norm2")
+        if number in (3, 5, 7):
+            x = apply(x, f"block{number}.shortcut.conv", f"block{number}.shortcut.norm")
+        x = np.maximum(y + x, 0)
+    means = x.reshape(2, 1, 2, 1, 2, 2).mean(axis=(2, 4)).reshape(2, 2)
+    logits = params["head.weight"] @ means + params["head.bias"][:, None]
+    np.testing.assert_allclose(model.forward(params, images)[0], logits, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_normalisation_by_the_batch_leaves_no_statistics(name: str, rng: np.random.Generator) -> None:
+    """Evaluation then depends on what else is in the batch, as it does in the released AlexNet."""
+    running, batch = (build(name, (3, 32, 32), NARROW[name], norm=norm)(4) for norm in ("running", "batch"))
+    assert running.trainable == batch.trainable
+    assert (len(running.buffers) > 0, batch.buffers) == (True, ())
+    x, params = rng.normal(size=(3, 32, 32, 6)), batch.init(rng, np.float64)
+    whole, part = batch.forward(params, x)[0], batch.forward(params, x[..., :3])[0]
+    assert np.abs(whole[:, :3] - part).max() > 1e-3 * np.abs(whole).max()
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (1, 4, 4), (2, 8, 20)], ids=str)
@@ -123,17 +200,47 @@ def test_batch_size_does_not_change_evaluation(rng: np.random.Generator) -> None
 
 
 @pytest.mark.parametrize(
-    ("shape", "received"), [((3, 30, 32), "30 x 32"), ((3, 32, 6), "32 x 6"), ((1, 0, 4), "0 x 4")], ids=str
+    ("name", "shape", "message"),
+    [
+        *(
+            ("lenet", (3, *size), rf"lenet: expected an image height and width divisible by 4, received {text}\.")
+            for size, text in (((30, 32), "30 x 32"), ((32, 6), "32 x 6"), ((0, 4), "0 x 4"))
+        ),
+        (
+            "large-lenet",
+            (1, 30, 32),
+            r"large-lenet: expected an image height and width divisible by 4, received 30 x 32\.",
+        ),
+        *(
+            ("resnet18", (3, *size), rf"resnet18: expected .* width divisible by 16, received {text}\. Resize or pad")
+            for size, text in (((32, 24), "32 x 24"), ((8, 32), "8 x 32"), ((28, 28), "28 x 28"), ((0, 16), "0 x 16"))
+        ),
+        *(
+            ("alexnet", (3, *size), rf"alexnet: expected images of at least 19 x 19, received {text}\. Resize or pad")
+            for size, text in (((18, 32), "18 x 32"), ((64, 18), "64 x 18"), ((2, 2), "2 x 2"))
+        ),
+    ],
 )
-def test_lenet_refuses_other_sizes(shape: tuple[int, ...], received: str) -> None:
-    with pytest.raises(ConfigError, match=rf"lenet: expected an image height and width divisible by 4, .*{received}"):
-        lenet(shape, 10)
+def test_images_that_do_not_fit_are_refused(name: str, shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(name, shape)(10)
 
 
-@pytest.mark.parametrize("widths", [(1, 2, 3), (1, 2, 3, 4, 5), (), (20, 50, 0, 500), (20, -1, 8, 5)], ids=str)
-def test_lenet_refuses_other_widths(widths: tuple[int, ...]) -> None:
-    with pytest.raises(ConfigError, match=r"lenet: expected 4 positive widths, received \("):
-        lenet((3, 32, 32), 10, widths)
+@pytest.mark.parametrize(
+    ("name", "shape"), [("lenet", (1, 4, 8)), ("alexnet", (2, 19, 22)), ("resnet18", (1, 16, 32))], ids=str
+)
+def test_the_smallest_images(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> None:
+    model = build(name, shape, NARROW[name])(4)
+    x = rng.normal(size=(*shape, 3))
+    assert model.forward(model.init(rng, np.float64), x)[0].shape == (4, 3)
+
+
+@pytest.mark.parametrize(("name", "count"), [("lenet", 4), ("large-lenet", 4), ("resnet18", 4), ("alexnet", 5)])
+def test_widths_that_do_not_fit_are_refused(name: str, count: int) -> None:
+    good = (5,) * count
+    for widths in (good[:-1], (*good, 5), (*good[:-1], 0), (-1, *good[1:])):
+        with pytest.raises(ConfigError, match=rf"{name}: expected {count} positive widths, received \("):
+            build(name, (3, 32, 32), widths)(10)
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 7), (11,)], ids=str)
@@ -154,12 +261,16 @@ def test_mlp_widths() -> None:
             mlp((4,), 2, widths)
 
 
-def test_networks_by_name(rng: np.random.Generator) -> None:
+def test_networks_by_name() -> None:
+    assert list(MODELS) == ["lenet", "mlp", "alexnet", "resnet18", "large-lenet"]
     for name in MODELS:
-        first, second = (build(name, (1, 8, 8))(classes) for classes in (3, 5))
+        first, second = (build(name, (1, 32, 32), NARROW[name])(classes) for classes in (3, 5))
         assert "head.weight" in first.trainable
         shapes = [parameters(model)["head.bias"].shape for model in (first, second)]
         assert shapes == [(3,), (5,)]
     assert parameters(build("mlp", (1, 8, 8), (7,))(2))["fc1.weight"].shape == (7, 64)
-    with pytest.raises(ConfigError, match=r"model: expected lenet or mlp, received 'resnet99'"):
+    known = "lenet or mlp or alexnet or resnet18 or large-lenet"
+    with pytest.raises(ConfigError, match=rf"model: expected {known}, received 'resnet99'"):
         build("resnet99", (1, 8, 8))
+    with pytest.raises(ConfigError, match=r"norm: expected running or batch, received 'layer'"):
+        build("lenet", (1, 8, 8), norm="layer")
