@@ -164,7 +164,7 @@ def check_running_statistics(layer: Layer, params: Params, x: Any) -> None:
     assert_all_close("running statistics differ", found, expected, 1e-5 if x.dtype == np.float32 else 1e-12)
 
 
-def check_precision(layer: Layer, case: Case, device: Device | None = None) -> None:
+def check_precision(layer: Layer, case: Case, device: Device | None = None, tolerance: float = 2e-5) -> None:
     """float32, on any device, agrees with float64 on the host at the same (rounded) point."""
     device = device or Device("cpu")
     params, x, gy = case.draw(np.float32)
@@ -174,4 +174,4 @@ def check_precision(layer: Layer, case: Case, device: Device | None = None) -> N
     expected = named(run(case.layer, case, wide, x.astype(np.float64), gy.astype(np.float64)))
     found = {name: to_host(value) for name, value in found.items()}
     assert all(value.dtype == np.float32 for value in found.values()), "float32 is not kept"
-    assert_all_close("float32 differs from float64", found, expected, 2e-5)
+    assert_all_close("float32 differs from float64", found, expected, tolerance)
