@@ -25,6 +25,9 @@ KINDS = {
     "symmetry": "symmetry of the Hessian, uᵀHv = vᵀHu",
 }
 
+FEWER = {"resnet18": 1}
+"""Images of a deep network: with each one more, steps of a check cross more kinks, until none is left to compare on."""
+
 
 def ranks_of(ctx: click.Context, param: click.Parameter, value: str | None) -> str | tuple[int, ...] | None:
     """`all`, or whole numbers with commas between; the layers say which they have."""
@@ -38,7 +41,7 @@ def ranks_of(ctx: click.Context, param: click.Parameter, value: str | None) -> s
 
 @click.command("check")
 @click.argument("kind", metavar="[grad|hvp|bound|symmetry]")
-@subject_options(batch=4)
+@subject_options(batch=4, fewer=FEWER)
 @click.option("--ranks", metavar="all|N,N,...", callback=ranks_of, help="Of check bound.  [default: about a dozen]")
 @threads_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output, nothing else there.")

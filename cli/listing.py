@@ -109,7 +109,7 @@ def _times(console: Console, rows: Sequence[Any], times: Sequence[Any]) -> None:
     say_table(console, "Expected time on this machine's CPU", columns, lines, words=columns[:2])
     say(console, "base, low-rank: steps a second of the first task's network, and of a later one's")
     say(console, "images: evaluated a second")
-    say(console, "whole stream: training and evaluation; choosing ranks, reading and saving left out")
+    say(console, "whole stream: training and evaluation; choosing ranks and files left out")
 
 
 def _names(row: Any) -> tuple[str, str]:

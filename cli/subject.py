@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import click
@@ -17,6 +18,7 @@ Told = Callable[[int, int], None]
 Check = Callable[[click.Context, click.Parameter, Any], Any]
 
 DEFAULT_MODEL = "lenet"
+NONE: Mapping[str, int] = MappingProxyType({})
 MODES = {"eval": False, "train": True}
 MODE = "Normalisation by running statistics, or the batch's.  [default: eval]"
 
@@ -55,17 +57,22 @@ def wrong(ctx: click.Context, param: click.Parameter, expected: str, value: str,
     return RefusedError(refusal(f"{where}: {param.opts[0]}", expected, value, known, f"See `{where} --help`."))
 
 
-def subject_options(batch: int) -> Callable[[Command], Command]:
-    """The options that say what is looked at and where; `batch` is the default number of images."""
+def subject_options(batch: int, fewer: Mapping[str, int] = NONE) -> Callable[[Command], Command]:
+    """The options that say what is looked at and where; `batch` images by default, for some networks `fewer`."""
+    usual = "; ".join([str(batch), *(f"{model}: {count}" for model, count in fewer.items())])
+
+    def images(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+        return whole(1)(ctx, param, value) or fewer.get(ctx.params.get("model") or DEFAULT_MODEL, batch)
+
     options = [
-        click.option("--model", metavar="NAME", help="A fresh network; `halrp-np list models`.  [default: lenet]"),
+        click.option(
+            "--model", metavar="NAME", is_eager=True, help="A fresh network; `halrp-np list models`.  [default: lenet]"
+        ),
         click.option("--run", "folder", metavar="DIR", help="A network that a run has learned, on its own images."),
         click.option("--task", metavar="T", callback=whole(0), help="Which task's network of --run; 0 is the first."),
         click.option("--layer", "layers", metavar="NAME", multiple=True, help="Only this layer; may be repeated."),
         click.option("--device", metavar="cpu|gpu|gpu:N|auto", default="cpu", help="Where.  [default: cpu]"),
-        click.option(
-            "--batch", metavar="N", default=str(batch), callback=whole(1), help=f"Images.  [default: {batch}]"
-        ),
+        click.option("--batch", metavar="N", callback=images, help=f"Images.  [default: {usual}]"),
         click.option("--seed", metavar="N", default="0", callback=whole(0), help="Of everything random.  [default: 0]"),
         click.option("--mode", metavar="eval|train", default="eval", callback=one_of(*MODES), help=MODE),
     ]

@@ -18,7 +18,7 @@ from ..training.loop import Step, fresh_state
 from ..typing import Examples, Params
 from .estimate import HEAD, Estimate, StepTimes
 
-LEAST_CALLS, MOST_CALLS, ENOUGH_SECONDS = 2, 8, 1.0
+LEAST_CALLS, MOST_CALLS, ENOUGH_SECONDS = 2, 8, 0.5
 """Of one thing, after a first call that is not counted: kernels compile in it."""
 
 Progress = Callable[[int, int], None]
@@ -48,7 +48,7 @@ def kind_of(row: Estimate) -> Hashable:
 def measured(row: Estimate) -> StepTimes:
     """Medians over a few calls: base step, perturbed step with every rank at its cap, evaluation of an image."""
     config, streams, dtype = row.config, Streams(0), np.dtype(row.config.dtype)
-    draw, batch = streams.generator("noise"), max(row.config.batch_size, row.config.images_asked)
+    draw, batch = streams.generator("noise"), config.batch_size
     stored = draw.integers(0, 256, (batch, *row.shape), dtype=np.uint8)
     noise = whole_images(stored, draw.integers(row.classes, size=batch), [0.5], [0.25])
     feeds, model = Feeds(Device("cpu"), dtype), row.model()
@@ -63,7 +63,7 @@ def measured(row: Estimate) -> StepTimes:
     return StepTimes(
         base_step=median(step_call(row, model, base, on_base, train)),
         low_rank_step=median(step_call(row, perturb(model, HEAD), perturbed, on_perturbed, train)),
-        image=median(evaluation_call(model, base, shown, config.images_asked)) / config.images_asked,
+        image=median(evaluation_call(model, base, shown, batch)) / batch,
     )
 
 

@@ -91,9 +91,9 @@ def test_other_configurations_resume_too(name: str, data_dir: Path, tmp_path: Pa
 
 
 def test_the_dropout_stream_goes_on_too(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """None of the networks drops units yet, so one that does takes the place of the MLP."""
+    """A network that drops units takes the place of the MLP."""
 
-    def dropping(shape: tuple[int, ...], classes: int, widths: tuple[int, ...]) -> layers.Sequential:
+    def dropping(shape: tuple[int, ...], classes: int, widths: tuple[int, ...], norm: str) -> layers.Sequential:
         plain = mlp(shape, classes, widths).layers
         return layers.Sequential({"flatten": plain.pop("flatten"), "dropout": layers.Dropout(0.3), **plain})
 

@@ -27,7 +27,7 @@ def same(one: Any, other: Any) -> bool:
 def small(monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a small network, registered as a new one would be."""
 
-    def build(shape: tuple[int, ...], classes: int) -> Sequential:
+    def build(shape: tuple[int, ...], classes: int, norm: str = "running") -> Sequential:
         return Sequential(
             {
                 "conv": Conv2d(shape[0], 2, 4, stride=4),

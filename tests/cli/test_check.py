@@ -26,7 +26,7 @@ PROGRAM = [sys.executable, "-c", "from halrp_np_cli.main import main; main()"]
 SMALL = ("--model", "small", "--batch", "3")
 
 
-def small(shape: tuple[int, ...], classes: int) -> Sequential:
+def small(shape: tuple[int, ...], classes: int, norm: str = "running") -> Sequential:
     """A network of one layer of each kind, small enough for a check in a moment."""
     features = 3 * (shape[1] // 8) * (shape[2] // 8)
     conv = {"conv": Conv2d(shape[0], 3, 4, stride=4), "norm": BatchNorm2d(3), "relu": ReLU(), "pool": MaxPool2d(2)}
@@ -53,6 +53,13 @@ def forget_beta(patch: Patch) -> None:
         return gx, {name: value / 2 if name == "beta" else value for name, value in grads.items()}
 
     patch.setattr(BatchNorm2d, "backward", wrong)
+
+
+def test_a_deep_network_is_checked_on_fewer_images(invoke: Invoke) -> None:
+    for model, title in (("resnet18", "fresh resnet18, seed 0, 1 image"), ("small", "fresh small, seed 0, 4 images")):
+        for words in (("--model", model, "--layer", "head"), ("--layer", "head", "--model", model)):
+            assert title in invoke("check", "symmetry", *words).stdout
+    assert "3 images" in invoke("check", "symmetry", "--model", "resnet18", "--batch", 3, "--layer", "head").stdout
 
 
 # ---- what is printed ------------------------------------------------------------------------------------------------
@@ -251,7 +258,7 @@ def test_a_wrong_curvature_fails_the_bound(invoke: Invoke, monkeypatch: Patch) -
 REFUSED = [
     ("", ("[grad|hvp|bound|symmetry]", "received nothing")),
     ("hpv", ("one of grad, hvp, bound, symmetry", "'hpv'", "Did you mean hvp?")),
-    ("grad --model smal", ("--model", "lenet, mlp, small", "'smal'", "Did you mean small?")),
+    ("grad --model smal", ("--model", "large-lenet, small", "'smal'", "Did you mean small?")),
     ("grad --layer haed", ("--layer", "a layer with parameters", "'haed'", "Did you mean head?", "conv, norm, head")),
     ("grad --layer conv.wieght", ("--layer", "'conv.wieght'", "Did you mean conv.weight?")),
     ("grad --layer relu", ("--layer", "'relu'", "The layers are: conv, norm, head.")),

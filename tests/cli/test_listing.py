@@ -71,7 +71,7 @@ def test_ctrl_c_ends_a_measurement(invoke: Invoke, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(halrp_np.timing, "step_times", interrupted)
     result = invoke("list", "--benchmarks")
-    assert (result.exit_code, result.stderr) == (130, "stopped\n")
+    assert (result.exit_code, result.stderr.strip()) == (130, "stopped")
     assert "2,995,620" in result.stdout
 
 

@@ -23,7 +23,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 SMALL = ("--model", "small", "--batch", "8", "--dtype", "float64")
 
 
-def small(shape: tuple[int, ...], classes: int) -> Sequential:
+def small(shape: tuple[int, ...], classes: int, norm: str = "running") -> Sequential:
     """A network whose layers have 240 and 50 weights."""
     fc = {"fc": Linear(shape[0] * (shape[1] // 8) * (shape[2] // 8), 5), "norm": BatchNorm1d(5), "relu": ReLU()}
     return Sequential({"pool": MaxPool2d(8), "flatten": Flatten(), **fc, "head": Linear(5, classes)})

@@ -14,6 +14,7 @@ from halrp_np.layers import (
     Flatten,
     Linear,
     ReLU,
+    Residual,
     Sequential,
     effective_weight,
     merged_params,
@@ -40,6 +41,17 @@ def one_by_one_convolutions(classes: int) -> Sequential:
     return Sequential({**first, **second, **last})
 
 
+def residual_of_one_by_one_convolutions(classes: int) -> Sequential:
+    """A block that halves, as in a ResNet, but of 1x1 convolutions throughout, and one with nothing on its shortcut."""
+    body = Sequential(
+        {"conv1": Conv2d(3, 5, 1, stride=2), "norm1": BatchNorm2d(5), "relu": ReLU(), "conv2": Conv2d(5, 4, 1)}
+    )
+    shortcut = Sequential({"conv": Conv2d(3, 4, 1, stride=2), "norm": BatchNorm2d(4)})
+    same = Residual(Sequential({"conv": Conv2d(4, 4, 1), "norm": BatchNorm2d(4)}))
+    blocks = {"half": Residual(body, shortcut), "relu1": ReLU(), "same": same, "relu2": ReLU()}
+    return Sequential({**blocks, "flatten": Flatten(), "head": Linear(4 * 3 * 2, classes)})
+
+
 def five_by_five_convolution(classes: int) -> Sequential:
     return Sequential({"conv1": Conv2d(3, 5, 5, padding=2), "flatten": Flatten(), "head": Linear(5 * 30, classes)})
 
@@ -61,7 +73,13 @@ def before_perturbation(build: Build, rule: Any, dtype: Any, rng: Any) -> tuple[
 
 @pytest.mark.parametrize("rule", COLUMN_RULES)
 @pytest.mark.parametrize(
-    ("build", "shape"), [(linear_only, (6, 8)), (one_by_one_convolutions, (3, 5, 4, 8))], ids=["linear", "1x1 conv"]
+    ("build", "shape"),
+    [
+        (linear_only, (6, 8)),
+        (one_by_one_convolutions, (3, 5, 4, 8)),
+        (residual_of_one_by_one_convolutions, (3, 5, 4, 8)),
+    ],
+    ids=["linear", "1x1 conv", "residual"],
 )
 def test_effective_weights_and_logits_are_the_free_networks(
     build: Build, shape: tuple[int, ...], rule: str, dtype: Any, rng: np.random.Generator

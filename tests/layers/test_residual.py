@@ -131,6 +131,59 @@ def test_perturbed_blocks_compute_what_merged_ones_do(rng: np.random.Generator) 
     np.testing.assert_allclose(network.forward(merged, x)[0], later.forward(p, x)[0], rtol=1e-12)
 
 
+def test_a_halving_block_by_hand() -> None:
+    """One image 1..9; a 3x3 convolution beside a 1x1 one, both perturbed and of stride 2.
+
+    Body: W = 1, R = 2, S = ½, A = 1, B = ¼, so K = 2·1·½ + ¼·1 = 1.25 at all nine positions. Its padded windows
+    sum to 12, 16, 24, 28, which with the bias 0.1 gives 15.1, 20.1, 30.1, 35.1.
+    Shortcut: W = 3, R = 2, S = ½, A = -2, B = ½, so K = 2·3·½ + ½·(-2) = 2. It sees the corners 1, 3, 7, 9 only,
+    which with the bias -1 gives 1, 5, 13, 17.
+    """
+    body, shortcut = PerturbedConv2d(Conv2d(1, 1, 3, 2, 1)), PerturbedConv2d(Conv2d(1, 1, 1, 2, 0))
+    layer, x = Residual(body, shortcut), np.arange(1.0, 10.0).reshape(1, 3, 3, 1)
+    numbers = {
+        "body": {"weight": 1.0, "R": 2.0, "S": 0.5, "A": 1.0, "B": 0.25, "bias": 0.1},
+        "shortcut": {"weight": 3.0, "R": 2.0, "S": 0.5, "A": -2.0, "B": 0.5, "bias": -1.0},
+    }
+    p = {
+        name: np.full(shape, numbers[name.split(".")[0]][name.split(".")[1]])
+        for name, shape in shapes(layer, 1).items()
+    }
+    y, cache = layer.forward(p, x)
+    np.testing.assert_allclose(y[0, :, :, 0], [[16.1, 25.1], [43.1, 52.1]], rtol=1e-14)
+    gx, grads = layer.backward(p, cache, np.ones((1, 2, 2, 1)))
+    # of the shortcut Σ gK = 1+3+7+9 = 20, of the body 12+16+24+28 = 80: gR = Σ gK W S, gS = Σ gK R W, gA = B Σ gK, ...
+    expected = {
+        "body": {"R": 80 * 0.5, "S": 80 * 2, "A": 80 * 0.25, "B": 80 * 1, "bias": 4},
+        "shortcut": {"R": 20 * 1.5, "S": 20 * 6, "A": 20 * 0.5, "B": 20 * -2, "bias": 4},
+    }
+    found = {
+        branch: {entry: float(grads[f"{branch}.{entry}"].item()) for entry in expected[branch]} for branch in expected
+    }
+    assert found == expected
+    # a corner is in one window of the body, an edge in two, the middle in all four
+    assert gx is not None
+    np.testing.assert_allclose(gx[0, :, :, 0], [[3.25, 2.5, 3.25], [2.5, 5.0, 2.5], [3.25, 2.5, 3.25]], rtol=1e-14)
+
+
+def test_a_shortcut_of_two_channels_by_hand() -> None:
+    """K = R W S + B A, row by row: 2·(1·½, 2·3) + 2·(1, -1) = (3, 10) and -1·(3·½, -1·3) + 1·(1, -1) = (-½, 2)."""
+    layer = PerturbedConv2d(Conv2d(2, 2, 1, 2, 0))
+    p = {
+        "weight": np.array([[1.0, 2.0], [3.0, -1.0]]).reshape(2, 2, 1, 1),
+        "R": np.array([2.0, -1.0]),
+        "S": np.array([0.5, 3.0]),
+        "A": np.array([[1.0, -1.0]]),
+        "B": np.array([[2.0], [1.0]]),
+        "bias": np.array([0.1, -0.2]),
+    }
+    rising = np.arange(1.0, 10.0).reshape(3, 3)
+    y, _ = layer.forward(p, np.stack([rising, 10 - rising])[..., None])
+    # the corners are (1, 9), (3, 7), (7, 3), (9, 1)
+    np.testing.assert_allclose(y[0, :, :, 0], [[93.1, 79.1], [51.1, 37.1]], rtol=1e-14)
+    np.testing.assert_allclose(y[1, :, :, 0], [[17.3, 12.3], [2.3, -2.7]], rtol=1e-13)
+
+
 @pytest.mark.parametrize(
     ("layer", "x", "message"),
     [
