@@ -277,7 +277,7 @@ def same_stream(config: RunConfig, protocol: dict[str, Any], path: Path, reporte
 
 
 def source_of(provenance: str) -> Any:
-    """Where data of this provenance must come from: the stand-in, official files, or None: where the run had it from."""
+    """Where data of this provenance must come from: the stand-in, official files, or None for where the run had it."""
     parts = provenance.split(", ")
     if all(part == "mnist-5k" or part.endswith("-synthetic") for part in parts):
         return "sample"
