@@ -13,7 +13,6 @@ std = 0.5                   # the images, so nothing of later tasks leaks; or a 
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import nearest
 from .custom_file import EXAMPLE, Description, read_description
 from .images import CROP_AND_FLIP, Stream, whole_images
 from .labelled import Labelled, class_folders, read_arrays, read_class_folders
@@ -145,8 +145,9 @@ def _groups(description: Description, classes: Sequence[str]) -> list[list[int]]
     listed = [name for group in description.tasks or [] for name in group]
     for name in listed:
         if name not in place:
-            near = difflib.get_close_matches(name, classes, n=1, cutoff=0.0)[0]
-            raise description.wrong("tasks", repr(name), f"Did you mean {near!r}?", "names of classes that have images")
+            near = nearest(name, classes)
+            advice = f"Did you mean {near!r}?" if near else f"The classes are: {', '.join(classes)}."
+            raise description.wrong("tasks", repr(name), advice, "names of classes that have images")
         if listed.count(name) > 1:
             raise description.wrong("tasks", f"{name!r} twice", "Leave one out.", "each class in one task")
     return [[place[name] for name in group] for group in description.tasks or []]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, nearest
 
 _KEYS = {
     "name": "a name of letters, digits, '.', '_' and '-'",
@@ -75,8 +74,9 @@ def read_description(path: Path) -> Description:
     content = _parse(path)
     for key in content:
         if key not in _KEYS:
-            near = difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.0)[0]
-            raise _wrong(path, key, f"one of the keys {', '.join(_KEYS)}", f"the key {key!r}", f"Did you mean {near}?")
+            near = nearest(key, _KEYS)
+            advice = f"Did you mean {near}?" if near else "Leave it out."
+            raise _wrong(path, key, f"one of the keys {', '.join(_KEYS)}", f"the key {key!r}", advice)
     for key in ("name", "images"):
         if key not in content:
             raise _wrong(path, key, _KEYS[key], "nothing", EXAMPLE)
