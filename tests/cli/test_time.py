@@ -146,7 +146,9 @@ def children(pid: int) -> list[int]:
 def test_ctrl_c_ends_with_130_and_leaves_no_process(tmp_path: Path) -> None:
     if not Path("/proc/self/task").is_dir():
         pytest.skip("needs Linux's /proc to see children")
-    program = "import sys; from halrp_np_cli.main import main; sys.exit(main())"
+    # A shell starts what it runs in the background with SIGINT ignored, and so its children: here it counts again.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"{heard}; import sys; from halrp_np_cli.main import main; sys.exit(main())"
     command = [sys.executable, "-c", program, "time", *SMALL, "--rounds", "1000000", "--what", "evaluation"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
