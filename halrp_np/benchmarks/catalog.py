@@ -23,6 +23,7 @@ STREAM_SETTINGS: dict[str, object] = {
     "train_images": 0,
     "test_images": 0,
     "train_size": 1.0,
+    "validation_share": 0.2,
     "split_seed": 0,
     "augment": False,
     "swap_test": False,
@@ -56,14 +57,14 @@ class Benchmark:
 _SMALL = {"data": "sample", "stop_after": 3, "epochs": 4, "warmup_epochs": 1, "batch_size": 16}
 _CIFAR: dict[str, Any] = {
     "data": ("cifar100",),
-    "uses": ("train_size", "split_seed", "augment"),
+    "uses": ("train_size", "validation_share", "split_seed", "augment"),
     "settings": {"drop_last": False, "split_seed": 7690},
     "official": {"shuffle": False},
     "quick": _SMALL,
 }
 _TINY: dict[str, Any] = {
     "data": ("tiny-imagenet",),
-    "uses": ("split_seed", "augment", "swap_test"),
+    "uses": ("validation_share", "split_seed", "augment", "swap_test"),
     "settings": {"drop_last": False, "augment": True, "validation_share": 0.1},
     "quick": {**_SMALL, "batch_size": 32, "epochs": 2},
 }
@@ -78,7 +79,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             data.permuted_mnist,
             tasks=10,
             classes=10,
-            uses=("tasks", "permutation", "train_images", "test_images"),
+            uses=("tasks", "permutation", "train_images", "test_images", "validation_share"),
             quick={"stop_after": 4, "epochs": 4, "train_images": 2000, "test_images": 500},
         ),
         Benchmark(
@@ -104,7 +105,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             data.omniglot_rotation,
             tasks=0,
             classes=12,
-            uses=("tasks",),
+            uses=("tasks",),  # its drawers say who is for validation
             settings={"drop_last": False},
             quick={**_SMALL, "batch_size": 64, "model": "lenet"},
         ),
@@ -115,13 +116,13 @@ BENCHMARKS: dict[str, Benchmark] = {
             data.five_datasets,
             tasks=5,
             classes=10,
-            uses=("train_images", "test_images", "split_seed", "augment"),
+            uses=("train_images", "test_images", "validation_share", "split_seed", "augment"),
             quick=_SMALL,
         ),
         Benchmark(
             "tinyimagenet-20",
             "TinyImageNet in twenty groups of consecutive classes, 3x64x64",
-            stream=partial(data.tiny_imagenet, tasks=20),
+            stream=partial(data.tiny_imagenet_split, tasks=20),
             tasks=20,
             classes=10,
             **_TINY,
@@ -129,7 +130,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         Benchmark(
             "tinyimagenet-40",
             "TinyImageNet in forty groups of consecutive classes, 3x64x64",
-            stream=partial(data.tiny_imagenet, tasks=40),
+            stream=partial(data.tiny_imagenet_split, tasks=40),
             tasks=40,
             classes=5,
             **_TINY,
@@ -148,7 +149,7 @@ _OWN = Benchmark(
     data.custom_stream,
     tasks=0,
     classes=0,
-    uses=("train_size", "split_seed", "augment"),
+    uses=("train_size", "validation_share", "split_seed", "augment"),
     settings={"drop_last": False},
     quick={"stop_after": 3, "epochs": 4, "warmup_epochs": 1},
 )
@@ -178,9 +179,7 @@ def open_stream(config: Any, say: Callable[[str], None] | None = None) -> tuple[
     Raises: DataError when the data cannot be had, ConfigError when the sizes make no sense.
     """
     benchmark = find_benchmark(config.benchmark)
-    chosen = {key: getattr(config, key) for key in ("order", "validation_share", *benchmark.uses)}
-    if benchmark.name == "omniglot-rotation":  # its drawers say who is for validation
-        del chosen["validation_share"]
+    chosen = {key: getattr(config, key) for key in ("order", *benchmark.uses)}
     if benchmark is _OWN:
         return data.custom_stream(config.benchmark, **chosen), []
     sets = [data.load(name, config.data, config.data_dir, say) for name in benchmark.data]

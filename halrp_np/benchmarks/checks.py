@@ -93,7 +93,7 @@ def check_stream_settings(config: RunConfig) -> None:
     benchmark = find_benchmark(config.benchmark)
     for key, without_effect in STREAM_SETTINGS.items():
         if key == "tasks":
-            without_effect = benchmark.tasks or config.tasks
+            without_effect = benchmark.tasks
         if key not in benchmark.uses and getattr(config, key) != without_effect:
             raise ConfigError(
                 key,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -80,7 +81,7 @@ class RunConfig(HalrpSettings):
         if self.data_dir is not None:
             object.__setattr__(self, "data_dir", Path(self.data_dir).absolute())
         if self.benchmark.endswith(".toml"):
-            object.__setattr__(self, "benchmark", str(Path(self.benchmark).expanduser().absolute()))
+            object.__setattr__(self, "benchmark", str(Path(os.path.expanduser(self.benchmark)).absolute()))
 
     @property
     def tasks_to_learn(self) -> int:

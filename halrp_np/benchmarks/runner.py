@@ -40,8 +40,8 @@ def run(
     config = settled(config, device.name)
     RunFolder.check_new(out)  # before a long download
     stream, notes = open_stream(config, reporter.note)
-    config = replace(config, tasks=len(stream.tasks))
     checks.check(config, stream, device)
+    config = replace(config, tasks=len(stream.tasks))  # 0 until now where only the data knows
     if verify_device:
         with fast_math(config.fast_math):
             reporter.note(f"verified: {verify.agreement(config, stream, device)}")

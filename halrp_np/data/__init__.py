@@ -17,7 +17,7 @@ from .permuted_mnist import permuted_mnist
 from .svhn import load_svhn
 from .synthetic import synthetic
 from .tiny_imagenet import load_tiny_imagenet
-from .tiny_stream import tiny_imagenet
+from .tiny_stream import tiny_imagenet_split
 
 __all__ = [
     "Augmentation",
@@ -44,6 +44,6 @@ __all__ = [
     "omniglot_rotation",
     "permuted_mnist",
     "synthetic",
-    "tiny_imagenet",
+    "tiny_imagenet_split",
     "verify",
 ]

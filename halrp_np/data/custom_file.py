@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Callable
@@ -85,7 +86,7 @@ def read_description(path: Path) -> Description:
         if value is None:
             raise _wrong(path, key, _KEYS[key], _shown(content[key]), f"Correct {key}.")
     places: dict[str, Any] = {
-        key: path.parent / Path(read[key]).expanduser() for key in ("images", "test_images") if key in read
+        key: path.parent / os.path.expanduser(read[key]) for key in ("images", "test_images") if key in read
     }
     values: dict[str, Any] = {**dict.fromkeys(_KEYS), "mean": [0.5], "std": [0.5], **read, **places}
     return Description(path=path, content=content, **values)
@@ -94,11 +95,11 @@ def read_description(path: Path) -> Description:
 def _parse(path: Path) -> dict[str, Any]:
     """The keys and values of a TOML file."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         reason = f"'{error.strerror or error}'"
         raise _wrong(path, "", "a TOML file that describes a stream", reason, "Check the path.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no TOML or no text, a number of too many digits, too deep a list
         raise _wrong(path, "", "a file in the TOML format", f"'{error}'", f"Correct that line. {EXAMPLE}") from error
 
 

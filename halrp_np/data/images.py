@@ -128,7 +128,8 @@ def whole_images(
 ) -> Images:
     """All images of an array, each stored whole; a single channel is shown as `channels` equal ones.
 
-    Nothing is copied, so the array may be a memory map. `mean` and `std` have an entry a channel, or one for all.
+    A contiguous array is not copied, so it may be a memory map. `mean` and `std` have an entry a channel, or one for
+    all.
 
     Shapes: images (M, C, H, W), labels (M,)
     """
@@ -137,7 +138,7 @@ def whole_images(
     source = np.arange(shown * places, dtype=np.int32) % (stored * places)
     row = np.arange(shown, dtype=np.uint8) if len(mean) > 1 else np.zeros(shown, np.uint8)
     return Images(
-        images.reshape(len(images), -1),
+        np.ascontiguousarray(images).reshape(len(images), -1),  # else every batch would copy all of them
         labels,
         (shown, height, width),
         source,

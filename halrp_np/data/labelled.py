@@ -119,16 +119,7 @@ def _load(path: Path) -> dict[str, NDArray[np.generic]]:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise _bad(str(path), expected, "a single array", next_step)
             return {name: archive[name] for name in archive.files}
-    except (
-        ValueError,
-        OSError,
-        EOFError,
-        KeyError,
-        RuntimeError,
-        zipfile.BadZipFile,
-        zlib.error,
-        MemoryError,
-    ) as error:
+    except _UNREADABLE as error:
         pickled = "pickle" in str(error)  # NumPy takes whatever it does not know for a pickle
         received = "pickled objects, or no arrays at all" if pickled else f"'{' '.join(str(error).split())}'"
         raise _bad(str(path), expected, received, next_step) from error

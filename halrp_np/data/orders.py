@@ -26,10 +26,10 @@ def task_order(
     if text in named:
         return [int(identity) for identity in named[text]]
     kind, colon, seed = text.partition(":")
-    if kind == "random" and colon and seed.isascii() and seed.isdigit() and int(seed) < 2**32:
+    if kind == "random" and colon and _is_number(seed) and int(seed) < 2**32:
         return [int(identity) for identity in shuffled(int(seed))]
     parts = [part.strip() for part in text.split(",")]
-    if all(part.isascii() and part.isdigit() for part in parts):
+    if all(_is_number(part) for part in parts):
         order = [int(part) for part in parts]
         if sorted(order) == list(range(tasks)):
             return order
@@ -40,6 +40,11 @@ def task_order(
         received=repr(text if len(text) <= 60 else f"{text[:57]}..."),
         next_step="Choose one of these, for example A or random:3.",
     )
+
+
+def _is_number(text: str) -> bool:
+    """Say whether a word is a whole number of a length that Python reads."""
+    return len(text) <= 10 and text.isascii() and text.isdigit()
 
 
 def legacy_permutation(n: int, seed: int) -> NDArray[np.int64]:

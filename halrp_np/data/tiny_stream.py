@@ -13,7 +13,7 @@ from .streams import check_seed, check_share, make_stream, make_task, other_data
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 
 
-def tiny_imagenet(
+def tiny_imagenet_split(
     tiny: DataSet,
     *,
     tasks: int,

@@ -4,9 +4,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from halrp_np import BENCHMARKS, RunConfig, resolve_config
+from halrp_np import BENCHMARKS, RunConfig, resolve_config, run
 from halrp_np.benchmarks import checks, open_stream
 from halrp_np.benchmarks.catalog import STREAM_SETTINGS, find_benchmark
 from halrp_np.benchmarks.table import ROWS, models_of, settings_of
@@ -104,7 +105,7 @@ def test_a_quick_look_at_the_users_own_files_reads_them() -> None:
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_settings_that_a_stream_does_not_have_are_refused(name: str) -> None:
     other = {"tasks": 7, "permutation": "spatial", "train_images": 5, "test_images": 5, "train_size": 0.5}
-    other |= {"split_seed": 3, "augment": True, "swap_test": True}
+    other |= {"split_seed": 3, "augment": True, "swap_test": True, "validation_share": 0.3}
     assert other.keys() == STREAM_SETTINGS.keys()
     for key, value in other.items():
         config = resolved(benchmark=name, **{key: value})
@@ -113,6 +114,18 @@ def test_settings_that_a_stream_does_not_have_are_refused(name: str) -> None:
             continue
         with pytest.raises(ConfigError, match=f"^{key}: expected .* received {value}"):
             checks.check_stream_settings(config)
+
+
+@pytest.mark.parametrize("name", ["cifar100-split", "own.toml"])
+def test_a_run_refuses_a_number_of_tasks_that_its_stream_has_not(name: str, tmp_path: Path) -> None:
+    arrays = {"images": np.zeros((16, 8, 8), np.uint8), "labels": np.arange(16) % 4}
+    np.savez(tmp_path / "own.npz", **arrays)
+    (tmp_path / "own.toml").write_text('name = "own"\nimages = "own.npz"\ntest = 0.2\nclasses_per_task = 2\n')
+    benchmark = str(tmp_path / name) if name.endswith("toml") else name
+    config = resolve_config(("test", {"benchmark": benchmark, "data": "sample", "tasks": 3}), quick=True)
+    with pytest.raises(ConfigError, match=r"^tasks: expected .* received 3.*stop_after"):
+        run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_unknown_benchmarks_are_refused_with_the_nearest() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -179,3 +180,18 @@ def test_a_class_group_without_test_images_is_refused(subset: DataSet) -> None:
     parts = (subset.train_images, subset.train_labels, images, labels)
     with pytest.raises(ConfigError, match="task 7: expected at least one test image"):
         cifar100_split(DataSet("cifar100", *parts, subset.class_names, "cifar100-other", ""))
+
+
+def test_images_read_from_between_other_bytes_are_stored_without_them(subset: DataSet) -> None:
+    """As the binary version's are, its labels between them: a gather would copy the whole store for each batch."""
+    count, pixels = len(subset.train_images), subset.train_images[0].size
+    records = np.hstack([np.zeros((count, 2), np.uint8), subset.train_images.reshape(count, -1)])
+    images = records[:, 2:].reshape(subset.train_images.shape)
+    assert np.shares_memory(images, records)
+    assert not images.flags.c_contiguous
+    train = cifar100_split(replace(subset, train_images=images)).tasks[3].train
+    assert train.images.flags.c_contiguous
+    assert train.images.shape == (count, pixels)
+    whole = cifar100_split(subset).tasks[3].train
+    np.testing.assert_array_equal(train.arrays(), whole.arrays())
+    assert np.shares_memory(whole.images, subset.train_images)

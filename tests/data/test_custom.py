@@ -226,6 +226,7 @@ MISTAKES: list[tuple[dict[str, object], str]] = [
     ({"images": None}, "toml, images: expected a folder"),
     ({"images": 3}, "toml, images: .* received 3"),
     ({"images": "foto"}, "toml, images: expected a folder .*foto, which is not there. Correct images: a path"),
+    ({"images": "~nobody-has-this-name/a"}, "toml, images: expected a folder .*which is not there"),
     ({"images": "birds.toml"}, "toml, images: expected a folder .*birds.toml, which is not there"),
     ({"test": None, "test_images": "foto"}, "toml, test_images: expected a folder .*foto, which is not there"),
     ({"size": None}, r"toml, size: expected \[height, width\]"),
@@ -266,11 +267,22 @@ def test_arrays_have_their_own_size(tmp_path: Path, key: str) -> None:
         described(tmp_path, changed(ARRAYS, **{key: value}))
 
 
-@pytest.mark.parametrize("content", [b'name = "birds', b"name = birds", b'name = "a"\nname = "b"', b"\xff\xfe", b"["])
+NO_TOML = [
+    b'name = "birds', b"name = birds", b'name = "a"\nname = "b"', b"\xff\xfe", b"[", b"a=" + b"[" * 2000,
+    b"a=" + b"9" * 5000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", NO_TOML, ids=range(len(NO_TOML)))
 def test_what_is_no_toml(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "birds.toml").write_bytes(content)
     with pytest.raises(ConfigError, match=r"birds\.toml: expected a file in the TOML format"):
         custom_stream(tmp_path / "birds.toml")
+
+
+def test_a_byte_order_mark_is_passed_over(photos: Path) -> None:
+    """As Windows' Notepad writes one."""
+    assert len(described(photos, "\ufeff" + FOLDERS).tasks) == 3
 
 
 def test_no_file_at_all(tmp_path: Path) -> None:
@@ -328,11 +340,10 @@ def test_settings_that_make_no_sense(photos: Path, options: dict[str, object]) -
         described(photos, **options)
 
 
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3),
-    max_leaves=6,
+SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5)
 )
+VALUES = SCALARS | st.lists(SCALARS, max_size=3) | st.lists(st.lists(SCALARS, max_size=3), max_size=3)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

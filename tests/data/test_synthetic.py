@@ -13,7 +13,7 @@ from halrp_np.data import (
     load_tiny_imagenet,
     omniglot_rotation,
     synthetic,
-    tiny_imagenet,
+    tiny_imagenet_split,
 )
 from halrp_np.errors import ConfigError
 
@@ -62,7 +62,7 @@ def test_pixels_are_the_same_on_every_platform() -> None:
 
 def test_streams_can_be_made_of_them() -> None:
     assert len(cifar100_split(synthetic("cifar100")).tasks) == 10
-    assert len(tiny_imagenet(synthetic("tiny-imagenet"), tasks=40).tasks) == 40
+    assert len(tiny_imagenet_split(synthetic("tiny-imagenet"), tasks=40).tasks) == 40
     assert len(omniglot_rotation(synthetic("omniglot")).tasks) == 5
     parts = {name: synthetic(name) for name in ("cifar10", "svhn", "fashion-mnist", "notmnist")}
     assert len(five_datasets({**parts, "mnist": load_mnist("sample")}).tasks) == 5

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data.made_up import made_up
-from halrp_np.data import tiny_imagenet
+from halrp_np.data import tiny_imagenet_split
 from halrp_np.data.dataset import DataSet
 from halrp_np.data.orders import python_permutation
 from halrp_np.errors import ConfigError
@@ -29,7 +29,7 @@ def small() -> DataSet:
 @pytest.mark.parametrize(("tasks", "sizes"), [(20, (4500, 500, 500)), (40, (2250, 250, 250))])
 @pytest.mark.parametrize("swap", [False, True])
 def test_published_sizes_and_orders(official_size: DataSet, tasks: int, sizes: tuple[int, ...], swap: bool) -> None:
-    stream = tiny_imagenet(official_size, tasks=tasks, swap_test=swap)
+    stream = tiny_imagenet_split(official_size, tasks=tasks, swap_test=swap)
     assert stream.name == stream.protocol["benchmark"] == f"tinyimagenet-{tasks}"
     assert stream.protocol["order"] == python_permutation(tasks, 0)
     for task in stream.tasks:
@@ -39,7 +39,7 @@ def test_published_sizes_and_orders(official_size: DataSet, tasks: int, sizes: t
 
 @pytest.mark.parametrize("swap", [False, True])
 def test_parts(small: DataSet, swap: bool) -> None:
-    stream = tiny_imagenet(small, tasks=20, order="C", swap_test=swap, split_seed=5)
+    stream = tiny_imagenet_split(small, tasks=20, order="C", swap_test=swap, split_seed=5)
     assert stream.protocol["order"] == python_permutation(20, 2)
     for task in stream.tasks:
         held_out, official = (task.test, task.validation) if swap else (task.validation, task.test)
@@ -64,7 +64,7 @@ def test_the_held_out_images_belong_to_the_seed_alone(small: DataSet) -> None:
         expected.extend(indices[:2])
     found = {
         (tasks, order): sorted(
-            row for task in tiny_imagenet(small, tasks=tasks, order=order, split_seed=3).tasks
+            row for task in tiny_imagenet_split(small, tasks=tasks, order=order, split_seed=3).tasks
             for row in task.validation.rows
         )
         for tasks, order in ((20, "A"), (40, "B"))
@@ -73,7 +73,7 @@ def test_the_held_out_images_belong_to_the_seed_alone(small: DataSet) -> None:
 
 
 def test_the_loader_of_the_released_code(small: DataSet) -> None:
-    task = tiny_imagenet(small, tasks=20).tasks[0]
+    task = tiny_imagenet_split(small, tasks=20).tasks[0]
     scaled = small.test_images[task.test.rows].astype(np.float32) / np.float32(255)
     mean, std = (np.array(v, np.float32)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     np.testing.assert_array_equal(task.test.arrays(), (scaled - mean) / std)
@@ -87,7 +87,7 @@ def test_a_read_only_memory_map_is_not_copied(small: DataSet, tmp_path: Path) ->
     own = DataSet(
         "tiny-imagenet", store, small.train_labels, small.test_images, small.test_labels, small.class_names, "t", ""
     )
-    tasks, same = tiny_imagenet(own, tasks=20).tasks, tiny_imagenet(small, tasks=20).tasks
+    tasks, same = tiny_imagenet_split(own, tasks=20).tasks, tiny_imagenet_split(small, tasks=20).tasks
     assert np.shares_memory(tasks[0].train.images, store)
     assert not tasks[0].train.images.flags.writeable
     assert len({id(task.train.images) for task in tasks}) == 1
@@ -95,14 +95,14 @@ def test_a_read_only_memory_map_is_not_copied(small: DataSet, tmp_path: Path) ->
 
 
 def test_protocol_is_json(small: DataSet) -> None:
-    protocol = tiny_imagenet(small, tasks=20).protocol
+    protocol = tiny_imagenet_split(small, tasks=20).protocol
     assert json.loads(json.dumps(protocol)) == protocol
     assert protocol["sizes"][0] == {
         "identity": 10, "name": "classes 20 to 21", "classes": 2, "train": 36, "validation": 4, "test": 10,
     }  # fmt: skip
     assert "cropped at random after zero padding by 4, then mirrored" in protocol["augmentation"]
     assert protocol["split"].endswith("the official validation images are for testing")
-    swapped = tiny_imagenet(small, tasks=20, swap_test=True, augment=False).protocol
+    swapped = tiny_imagenet_split(small, tasks=20, swap_test=True, augment=False).protocol
     assert swapped["augmentation"] == "none"
     assert swapped["split"].endswith("the official validation images are for validation")
 
@@ -120,4 +120,4 @@ NONSENSE = [
 @pytest.mark.parametrize(("choice", "message"), NONSENSE)
 def test_nonsense_is_refused(small: DataSet, choice: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        tiny_imagenet(small, **{"tasks": 20, **choice})
+        tiny_imagenet_split(small, **{"tasks": 20, **choice})

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from halrp_np import BENCHMARKS, resolve_config, timing
-from halrp_np.data import DataSet, cifar100_split, cifar100_superclass, omniglot_rotation, tiny_imagenet
+from halrp_np.data import DataSet, cifar100_split, cifar100_superclass, omniglot_rotation, tiny_imagenet_split
 from halrp_np.models import MODELS
 from halrp_np.timing import Estimate, StepTimes, rates
 from halrp_np.timing.estimate import OFFICIAL, estimates, parameters, size_at_caps
@@ -114,7 +114,7 @@ def blank(shape: tuple[int, ...], classes: int, train: int, test: int) -> DataSe
 def test_sizes_are_those_of_the_streams() -> None:
     cifar, tiny = blank((3, 32, 32), 100, 500, 100), blank((3, 64, 64), 200, 500, 50)
     streams = [cifar100_split(cifar), cifar100_superclass(cifar), omniglot_rotation(blank((1, 32, 32), 1200, 20, 0))]
-    streams += [tiny_imagenet(tiny, tasks=20), tiny_imagenet(tiny, tasks=40)]
+    streams += [tiny_imagenet_split(tiny, tasks=20), tiny_imagenet_split(tiny, tasks=40)]
     for stream in streams:
         shape, images = OFFICIAL[stream.name]
         assert [(row["train"], row["validation"], row["test"]) for row in stream.protocol["sizes"]] == list(images)
