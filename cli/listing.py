@@ -13,7 +13,6 @@ import halrp_np
 
 from .errors import RefusedError, refusal
 from .protocol import span
-from .settings import text
 from .subject import waiting
 
 if TYPE_CHECKING:
@@ -135,7 +134,7 @@ def presets(console: Console) -> None:
     names = list(halrp_np.methods.PRESETS)
     resolved = {name: halrp_np.resolve_config(("preset", {"preset": name})) for name in names}
     rows = [
-        (key, *(text(getattr(resolved[name], key)) for name in names), why)
+        (key, *(halrp_np.runs.as_text(getattr(resolved[name], key)) for name in names), why)
         for key, why in halrp_np.methods.PRESET_NOTES.items()
     ]
     columns = ("switch", *names, "why")

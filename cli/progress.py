@@ -78,7 +78,7 @@ class Pace:
         return (time.monotonic() - self.begin[0]) / (self.done - self.begin[1]) * max(self.total - self.done, 0)
 
 
-class Lines(halrp_np.Reporter):
+class Lines(halrp_np.benchmarks.Reporter):
     """A line an epoch and a line a task, without control characters."""
 
     def __init__(self, console: Console, config: Any, folder: Path) -> None:

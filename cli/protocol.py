@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .settings import text
+import halrp_np
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,13 +30,13 @@ def say_protocol(console: Console, protocol: dict[str, Any], order: object, seed
     say(console, f"{protocol.get('benchmark', 'unknown')}: {counted} of {classes} classes, {images}")
     counts = [f"{span([row.get(part) for row in sizes])} {word}" for part, word in PARTS.items()]
     say(console, f"images of a task: {', '.join(counts)}")
-    say(console, f"order {text(order)}: {learning_order(protocol)}")
+    say(console, f"order {halrp_np.runs.as_text(order)}: {learning_order(protocol)}")
     say(console, f"split: {protocol.get('split', 'unknown')}")
     say(console, f"normalisation: {entries(protocol['normalisation']) if 'normalisation' in protocol else 'unknown'}")
     say(console, f"augmentation: {protocol.get('augmentation', 'unknown')}")
     others = sorted(key for key in protocol if key not in TOLD and not key.endswith("_sha256"))
     others = [key for key in others if not isinstance(protocol[key], dict)]  # the content of a user's file
-    say(console, f"seed {text(seed)}{''.join(f', {key} {words(protocol[key])}' for key in others)}")
+    say(console, f"seed {halrp_np.runs.as_text(seed)}{''.join(f', {key} {words(protocol[key])}' for key in others)}")
 
 
 def learning_order(protocol: dict[str, Any]) -> str:
@@ -64,7 +64,7 @@ def words(value: Any) -> str:
             return f"0 to {len(value) - 1}"
         more = f" and {len(value) - MOST:,} more, in config.json" if len(value) > MOST else ""
         return " ".join(words(inner) for inner in value[:MOST]) + more
-    return f"{value:.4g}" if isinstance(value, float) else text(value)
+    return f"{value:.4g}" if isinstance(value, float) else halrp_np.runs.as_text(value)
 
 
 def entries(normalisation: dict[str, Any]) -> str:

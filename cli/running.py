@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,6 @@ import click
 import halrp_np
 
 from .errors import StoppedError, shortage
-from .settings import changes, text
 from .threads import threads_option
 
 FLAGS = (
@@ -21,9 +18,6 @@ FLAGS = (
     *("epochs", "data", "data_dir"),
 )
 """The settings that have a flag of their own; every other one is reached by --set."""
-
-NAMED = ("benchmark", "method", "preset", "seed")
-"""The settings that the default folder's name spells out."""
 
 MODELS = "lenet, mlp, alexnet, resnet18 or large-lenet"
 
@@ -70,7 +64,7 @@ def run_command(
     Settings come from the benchmark, the preset, --quick, --config, the flags and --set; a later one wins.
     """
     config = halrp_np.resolve_config(*layers(config_file, flags, assignments), quick=quick)
-    folder = Path(out) if out else default_folder(config, quick)
+    folder = Path(out) if out else Path("runs") / halrp_np.benchmarks.run_name(config, quick=quick)
     watched(folder, config, lambda reporter: halrp_np.run(config, folder, reporter, verify_device=verify_device))
 
 
@@ -99,24 +93,6 @@ def layers(config_file: str | None, flags: dict[str, Any], assignments: tuple[st
     return found
 
 
-def default_folder(config: Any, quick: bool) -> Path:
-    """Where a run goes that names no folder: the same place for the same settings, another for any others."""
-    other = changes(dataclasses.asdict(config), quick=quick)
-    for key in NAMED:
-        other.pop(key, None)
-    benchmark = config.benchmark
-    if benchmark.endswith(".toml"):
-        benchmark, other["benchmark"] = Path(benchmark).stem, benchmark
-    parts = [f"{benchmark}-{config.method}-{config.preset}-seed{config.seed}", *(["quick"] if quick else [])]
-    if "," not in config.order:
-        parts += [f"order-{other.pop('order').replace(':', '-')}"] if "order" in other else []
-    parts += [text(other.pop(key)) for key in ("model", "dtype") if key in other]
-    if other:
-        listed = "\n".join(f"{key}={text(value)}" for key, value in sorted(other.items()))
-        parts.append("x" + hashlib.sha256(listed.encode()).hexdigest()[:6])
-    return Path("runs") / "-".join(parts)
-
-
 def watched(folder: Path, config: Any, call: Callable[[Any], Path]) -> None:
     """Run `call` under a progress display, then show the result."""
     from .progress import open_progress
@@ -128,7 +104,7 @@ def watched(folder: Path, config: Any, call: Callable[[Any], Path]) -> None:
     try:
         with open_progress(console, config, folder) as reporter:
             path = call(reporter)
-    except halrp_np.RunInterruptedError:
+    except halrp_np.benchmarks.RunInterruptedError:
         raise StoppedError(folder, saved=True) from None
     except KeyboardInterrupt:
         raise StoppedError(folder if begun() else None) from None

@@ -12,7 +12,6 @@ import click
 import halrp_np
 
 from .errors import resume_line
-from .settings import changes, text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,12 +78,12 @@ def show_head(console: Console, run: Any) -> None:
     say(console, f"{run.path}", HEAD, whole=True)
     names = ("benchmark", "method", "preset", "model", "device", "dtype", "seed")
     say(console, ", ".join(f"{name} {config.get(name)}" for name in names))
-    own = changes(config)
+    own = halrp_np.benchmarks.changes(config)
     if not _has_tasks(config.get("benchmark")):
         own.pop("tasks", None)  # then it is not the user's number, but that of the data
-    changed = [f"{key}={text(value)}" for key, value in own.items() if key not in names]
+    changed = [f"{key}={halrp_np.runs.as_text(value)}" for key, value in own.items() if key not in names]
     say(console, f"settings changed: {', '.join(changed) if changed else 'none'}")
-    say_data(console, text(protocol.get("data", "unknown")))
+    say_data(console, halrp_np.runs.as_text(protocol.get("data", "unknown")))
     say_protocol(console, protocol, config.get("order", "unknown"), config.get("seed", "unknown"))
 
 

@@ -11,11 +11,10 @@ __all__ = [
     "BENCHMARKS",
     "Device",
     "HalrpError",
-    "Reporter",
     "RunConfig",
-    "RunInterruptedError",
     "Streams",
     "TrainedRun",
+    "benchmarks",
     "curvature",
     "data",
     "fresh_subject",
@@ -39,9 +38,7 @@ _HOMES = {
     "BENCHMARKS": "benchmarks",
     "Device": "backend",
     "HalrpError": "errors",
-    "Reporter": "benchmarks",
     "RunConfig": "benchmarks",
-    "RunInterruptedError": "benchmarks",
     "Streams": "backend",
     "TrainedRun": "benchmarks",
     "fresh_subject": "benchmarks",
@@ -54,13 +51,11 @@ _HOMES = {
 """Where each public object lives; the other public names are rooms of the package."""
 
 if TYPE_CHECKING:
-    from . import curvature, data, layers, losses, lowrank, methods, models, reports, runs, timing, training
+    from . import benchmarks, curvature, data, layers, losses, lowrank, methods, models, reports, runs, timing, training
     from .backend import Device, Streams, use_threads
     from .benchmarks import (
         BENCHMARKS,
-        Reporter,
         RunConfig,
-        RunInterruptedError,
         TrainedRun,
         fresh_subject,
         resolve_config,

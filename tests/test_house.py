@@ -51,9 +51,15 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "training": (FLOOR_0 | {"layers", "losses", "backend"}, {"numpy"}),
     "methods": (FLOOR_0 | {"backend", "layers", "losses", "lowrank", "curvature", "training"}, {"numpy"}),
     "benchmarks": (FLOOR_0 | ENGINE, {"numpy"}),
-    "reports": (FLOOR_0 | {"files", "runs", "benchmarks", "curvature"}, {"numpy", "matplotlib", "jinja2"}),
+    "reports": (
+        FLOOR_0 | {"files", "runs", "benchmarks", "curvature", "methods", "training"},
+        {"numpy", "scipy", "matplotlib", "jinja2"},
+    ),
     "timing": (FLOOR_0 | ENGINE | {"benchmarks"}, {"numpy"}),
-    "sweeps": (FLOOR_0 | {"files", "runs", "benchmarks"}, {"numpy", "dask"}),
+    "sweeps": (
+        FLOOR_0 | {"files", "backend", "data", "methods", "runs", "benchmarks", "timing"},
+        {"numpy", "dask", "distributed"},
+    ),
     "public": (FLOOR_0 | ENGINE | {"benchmarks", "reports", "sweeps", "timing"}, set()),  # halrp_np/__init__.py itself
     "cli": ({"public"}, {"click", "rich"}),
     "examples": ({"public"}, {"numpy", "click", "rich"}),

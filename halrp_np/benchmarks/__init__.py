@@ -2,6 +2,7 @@
 
 from .catalog import BENCHMARKS, open_stream
 from .config import RunConfig, resolve_config
+from .naming import changes, run_name
 from .predict import TrainedRun
 from .runner import resume, run
 from .session import Reporter, RunInterruptedError
@@ -14,10 +15,12 @@ __all__ = [
     "RunInterruptedError",
     "Subject",
     "TrainedRun",
+    "changes",
     "fresh_subject",
     "open_stream",
     "resolve_config",
     "resume",
     "run",
+    "run_name",
     "run_subject",
 ]

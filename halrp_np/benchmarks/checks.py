@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..backend.ops import COLUMNS, kernels_in_use
 from ..data import Stream, Task
 from ..errors import ConfigError, DeviceError, ResumeError
 from ..lowrank import pruning_plan
-from ..methods import HalrpSettings
+from ..methods import METHOD_SETTINGS, METHODS, HalrpSettings, settings_used
 from ..runs import checkpoint
 from ..runs.environment import environment
 from ..runs.plain_json import plain
@@ -33,18 +33,26 @@ COMPARED = ("python", "packages", "blas", "processor")
 # ---- before a run ---------------------------------------------------------------------------------------------------
 
 
-def check(config: RunConfig, stream: Stream, device: Device) -> None:
-    """Refuse what would fail later, or be ignored in silence, before anything is on disk.
+def check_settings(config: RunConfig, device: Device) -> None:
+    """Refuse settings that would fail later, or be ignored in silence, before any data is asked for.
 
-    Raises: ConfigError for kernels of an unknown name, a network that cannot be built, a method whose settings
-    contradict each other, or batches that no training set fills or that hold one image.
+    Raises: ConfigError for kernels of an unknown name, or settings that contradict each other.
     """
     kernels_in_use()
-    new_method(config, stream.tasks[0].train.shape, device)
+    check_foreign(config)
     check_ignored(config)
     check_stream_settings(config)
     check_fast_math(config, device)
     check_pruning(config)
+
+
+def check_stream(config: RunConfig, stream: Stream, device: Device) -> None:
+    """Refuse what this stream would make fail later, before anything is on disk.
+
+    Raises: ConfigError for a network that cannot be built, a method whose settings contradict each other, or batches
+    that no training set fills or that hold one image.
+    """
+    new_method(config, stream.tasks[0].train.shape, device)
     for task in stream.tasks:
         builder_of(config, task.train.shape)(task.classes)
         check_batches(config, task)
@@ -67,7 +75,24 @@ def check_fast_math(config: RunConfig, device: Device) -> None:
         )
 
 
-def check_ignored(config: HalrpSettings) -> None:
+def check_foreign(config: RunConfig) -> None:
+    """Refuse a value for a setting that belongs to other methods.
+
+    Raises: ConfigError naming it.
+    """
+    defaults = {field.name: field.default for field in fields(RunConfig)}
+    for key in sorted(METHOD_SETTINGS - settings_used(config.method)):
+        if getattr(config, key) != defaults[key]:
+            owners = [name for name in METHODS if key in settings_used(name)]
+            raise ConfigError(
+                key,
+                expected=f"no value under method={config.method}, which does not read it",
+                received=str(getattr(config, key)),
+                next_step=f"Leave {key} out; it belongs to {' and '.join(owners) or 'another method'}.",
+            )
+
+
+def check_ignored(config: RunConfig) -> None:
     """Refuse a setting that another one switches off.
 
     Raises: ConfigError naming both.
@@ -75,6 +100,7 @@ def check_ignored(config: HalrpSettings) -> None:
     for key, without_effect, switch, value in (
         ("momentum", 0.0, "optimizer", "sgd"),
         ("gamma", 1.0, "gamma_rule", "fixed"),
+        ("ewc_decay", 1.0, "ewc_online", True),
     ):
         if getattr(config, key) != without_effect and getattr(config, switch) != value:
             raise ConfigError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import ResumeError
-from ..methods import PRESETS, HalrpSettings
+from ..methods import METHOD_SETTINGS, EwcSettings, HalrpSettings, L2Settings, preset_of, settings_used
 from ..methods.settings import setting
 from ..runs import RunFolder
 from ..runs import config as resolver
@@ -37,11 +37,16 @@ PROTOCOL: dict[str, type] = {
 
 
 @dataclass(frozen=True)
-class RunConfig(HalrpSettings):
-    """HalrpSettings plus everything else that decides a run's result; config.json holds it, resolved."""
+class RunConfig(HalrpSettings, L2Settings, EwcSettings):
+    """The settings of all methods and everything else that decides a run's result; config.json holds it, resolved.
+
+    Those that belong to other methods than the run's stay at their defaults.
+    """
 
     benchmark: str = setting("pmnist", "stream of tasks: a name, or a TOML file that describes one")
-    method: Literal["halrp"] = setting("halrp", "algorithm of continual learning")
+    method: Literal["halrp", "stl", "mtl", "finetune", "l2", "ewc", "bn", "be"] = setting(
+        "halrp", "algorithm of continual learning"
+    )
     preset: Literal["paper", "official", "hessian"] = setting(
         "paper", "set of switches: formulas as intended, as released, or with the exact curvature"
     )
@@ -97,7 +102,9 @@ class RunConfig(HalrpSettings):
 def resolve_config(*layers: Layer, quick: bool = False) -> RunConfig:
     """Defaults, then the benchmark's with its network, the preset's, `quick`'s and the caller's, a later one winning.
 
-    Raises: ConfigError naming key and layer for anything unknown or out of range.
+    Of the first three only what the method reads.
+
+    Raises: ConfigError naming key and layer for anything unknown or out of range, or a preset of another method.
     """
     chosen = resolver.resolve(RunConfig, *layers)  # checks the caller's values, and says what else to look up
     where = next((f"{source}: key 'benchmark'" for source, layer in reversed(layers) if "benchmark" in layer), "")
@@ -108,13 +115,17 @@ def resolve_config(*layers: Layer, quick: bool = False) -> RunConfig:
     named = {key: value for _, layer in layers for key, value in layer.items() if key == "model"}
     model = str(named.get("model") or shortened.get("model") or table.models_of(benchmark.name)[0])
     official = {**benchmark.official, **OFFICIAL.get(model, {})} if chosen.preset == "official" else {}
-    return resolver.resolve(
-        RunConfig,
-        ("benchmark", {**benchmark.settings, "tasks": benchmark.tasks, **table.settings_of(benchmark.name, model)}),
-        ("preset", {**PRESETS[chosen.preset], **official}),
-        ("--quick", shortened),
-        *layers,
-    )
+    usual = {**benchmark.settings, "tasks": benchmark.tasks, **table.settings_of(benchmark.name, model)}
+    foreign = METHOD_SETTINGS - settings_used(chosen.method)
+    own: list[Layer] = [
+        (source, {key: value for key, value in layer.items() if key not in foreign})
+        for source, layer in (
+            ("benchmark", usual),
+            ("preset", {**preset_of(chosen.method, chosen.preset), **official}),
+            ("--quick", shortened),
+        )
+    ]
+    return resolver.resolve(RunConfig, *own, *layers)
 
 
 def settled(config: RunConfig, device: str) -> RunConfig:

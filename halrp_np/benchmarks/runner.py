@@ -39,8 +39,9 @@ def run(
     device = Device(config.device)
     config = settled(config, device.name)
     RunFolder.check_new(out)  # before a long download
+    checks.check_settings(config, device)
     stream, notes = open_stream(config, reporter.note)
-    checks.check(config, stream, device)
+    checks.check_stream(config, stream, device)
     config = replace(config, tasks=len(stream.tasks))  # 0 until now where only the data knows
     if verify_device:
         with fast_math(config.fast_math):

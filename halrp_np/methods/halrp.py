@@ -32,6 +32,8 @@ class Halrp(PerturbedNetworks):
     Raises: ConfigError when the warm-up is longer than all epochs of a task.
     """
 
+    settings_class = HalrpSettings
+
     def __init__(
         self,
         build: Callable[[int], Sequential],

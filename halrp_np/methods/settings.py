@@ -1,4 +1,4 @@
-"""Every hyper-parameter and switch of HALRP, and the presets that set them."""
+"""Every hyper-parameter and switch of the methods, and the presets that set them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ def setting(default: Any, text: str, **limits: float) -> Any:
 
 
 @dataclass(frozen=True)
-class HalrpSettings:
-    """The algorithm's constants; the defaults are the preset `paper` on permuted MNIST."""
+class TrainingSettings:
+    """How a network is trained on one task, whatever the method; the defaults are those of permuted MNIST."""
 
     epochs: int = setting(12, "epochs of a task, warm-up included", min=1)
-    warmup_epochs: int = setting(1, "epochs of unrestricted fine-tuning before the ranks are chosen", min=1)
     batch_size: int = setting(128, "images a step", min=1)
     shuffle: bool = setting(True, "a new batch order every epoch")
     drop_last: bool = setting(True, "leave out the last partial training batch")
@@ -28,8 +27,42 @@ class HalrpSettings:
     )
     gamma: float = setting(1.0, "rate factor a step under gamma_rule=fixed", above=0.0)
     gradient_scale: float = setting(1.0, "factor on every gradient (under Adam: divides epsilon)", above=0.0)
-    weight_decay: float = setting(1e-3, "λ of the ½‖·‖² penalty on base weights, then on R, S, A, B", min=0.0)
+    weight_decay: float = setting(1e-3, "λ of the ½‖·‖² penalty on weights; later on R, S, A, B instead", min=0.0)
+
+
+@dataclass(frozen=True)
+class L2Settings(TrainingSettings):
+    """What the method `l2` has besides."""
+
+    l2_strength: float = setting(1.0, "λ of ½ λ ‖θ - θ of the task before‖²", min=0.0)
+
+
+@dataclass(frozen=True)
+class EwcSettings(TrainingSettings):
+    """What the method `ewc` has besides."""
+
+    ewc_strength: float = setting(100.0, "λ of ½ λ Σ F (θ - θ of an earlier task)²", min=0.0)
+    fisher_labels: Literal["true", "predicted", "sampled"] = setting(
+        "sampled", "labels of each sample's gradient: the data's, the network's first, or drawn from its softmax"
+    )
+    fisher_images: int = setting(0, "first training images for the Fisher information; 0 for all", min=0)
+    ewc_online: bool = setting(False, "one running Fisher matrix, centred at the newest parameters")
+    ewc_decay: float = setting(1.0, "factor on the running Fisher matrix a task, under ewc_online", min=0.0, max=1.0)
+
+
+@dataclass(frozen=True)
+class BeSettings(TrainingSettings):
+    """What the method `be` has besides."""
+
     scaling_centre: float = setting(1.0, "the value that the penalty pulls R and S towards")
+
+
+@dataclass(frozen=True)
+class HalrpSettings(BeSettings):
+    """The algorithm's constants; the defaults are the preset `paper` on permuted MNIST."""
+
+    warmup_epochs: int = setting(1, "epochs of unrestricted fine-tuning before the ranks are chosen", min=0)
+    scalings: bool = setting(True, "fit and train row and column scalings; else all of them stay 1")
     l1: float = setting(1e-6, "λ of the |·|₁ penalty on A and B", min=0.0)
     importance: Literal[
         "official",
@@ -50,7 +83,7 @@ class HalrpSettings:
     s_fit: Literal["least-squares", "official"] = setting("least-squares", "column scaling given the row scaling")
     rank_rule: Literal["importance", "flat"] = setting("importance", "global allocation, or rank_cap everywhere")
     rank_share: float = setting(0.9, "share α of the scores of all layers' components to keep", min=0.0)
-    rank_cap: int = setting(100, "largest rank of a layer", min=1)
+    rank_cap: int = setting(100, "largest rank of a layer; 0 leaves the low-rank part out", min=0)
     full_share: Literal["all", "one"] = setting("all", "meaning of α ≥ 1: keep all, or collapse to rank 1 as released")
     prune_rule: Literal[
         "none",

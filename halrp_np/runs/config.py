@@ -76,6 +76,13 @@ def describe(schema: type[object]) -> list[Row]:
     ]
 
 
+def as_text(value: object) -> str:
+    """A value as --set takes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(as_text(item) for item in value) if isinstance(value, list | tuple) else str(value)
+
+
 def parse_assignment(text: str) -> tuple[str, str]:
     """Split the `key=value` of a --set option; the value stays text until `resolve` gives it its type.
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from benchmarks import tiny
-from halrp_np import HalrpError, Reporter, RunConfig, RunInterruptedError, TrainedRun, resume, run
-from halrp_np.benchmarks import checks
+from halrp_np import HalrpError, RunConfig, TrainedRun, resume, run
+from halrp_np.benchmarks import Reporter, RunInterruptedError, checks
 from halrp_np.errors import ConfigError, DeviceError, ResumeError
 from halrp_np.lowrank import PRUNE_RULES
 from halrp_np.runs import checkpoint

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from benchmarks import tiny
-from halrp_np import Device, Reporter, RunInterruptedError, resume, run
-from halrp_np.benchmarks import session, tables
+from halrp_np import Device, resume, run
+from halrp_np.benchmarks import Reporter, RunInterruptedError, session, tables
 from halrp_np.benchmarks.session import Session
 from halrp_np.runs import RunFolder
 

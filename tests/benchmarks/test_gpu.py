@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from benchmarks import tiny
-from halrp_np import RunInterruptedError, resume, run
+from halrp_np import resume, run
 from halrp_np.backend import Device, ops
-from halrp_np.benchmarks import verify
+from halrp_np.benchmarks import RunInterruptedError, verify
 from halrp_np.benchmarks.catalog import open_stream
 from halrp_np.errors import DeviceError
 from host_cuda import HostGraph, compiler, installed

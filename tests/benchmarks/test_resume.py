@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from benchmarks import tiny
-from halrp_np import HalrpError, Reporter, RunInterruptedError, layers, resume, run
+from halrp_np import HalrpError, layers, resume, run
 from halrp_np import files as whole_files
+from halrp_np.benchmarks import Reporter, RunInterruptedError
 from halrp_np.errors import DivergenceError, ResumeError, StorageError
 from halrp_np.models import MODELS, mlp
 from halrp_np.runs import checkpoint

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks import tiny
-from halrp_np import HalrpError, Reporter, TrainedRun, resolve_config, run
-from halrp_np.benchmarks import BENCHMARKS, open_stream
+from halrp_np import HalrpError, TrainedRun, resolve_config, run
+from halrp_np.benchmarks import BENCHMARKS, Reporter, open_stream
 from halrp_np.benchmarks.table import settings_of
 from halrp_np.errors import ConfigError, DeviceError, ResumeError, ShapeError
 from halrp_np.training import metrics
@@ -220,7 +220,7 @@ def test_no_images_give_no_predictions(whole: Path) -> None:
 
 
 def test_a_run_in_progress_answers_for_what_it_has_learned(data_dir: Path, tmp_path: Path) -> None:
-    from halrp_np import RunInterruptedError
+    from halrp_np.benchmarks import RunInterruptedError
 
     for name, step, learned in (("early", 3, None), ("late", 9, 1)):
         with pytest.raises(RunInterruptedError):

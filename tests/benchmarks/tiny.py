@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from halrp_np import Reporter, RunConfig, resolve_config, resume, run
+from halrp_np import RunConfig, resolve_config, resume, run
+from halrp_np.benchmarks import Reporter
 
 SETTINGS: dict[str, object] = {
     "model": "mlp",

@@ -163,7 +163,7 @@ SETTINGS = [
     Case("no equals sign", "run --set epochs", 2, ("--set", "key=value", "'epochs'", "Write it like")),
     Case("preset", "run --preset papr", 2, ("--preset", "one of paper, official", "'papr'", "Did you mean 'paper'?")),
     Case("benchmark", "run --benchmark mnist", 2, ("--benchmark", "Did you mean 'pmnist'?", "'mnist'")),
-    Case("method", "run --method ewc", 2, ("--method", "halrp", "'ewc'", "Choose")),
+    Case("method", "run --method ewk", 2, ("--method", "halrp", "'ewk'", "Did you mean 'ewc'")),
     Case("model", "run --model lenet5", 2, ("--model", "one of lenet, mlp,", "'lenet5'", "Did you mean 'lenet'?")),
     Case("dtype", "run --dtype float16", 2, ("--dtype", "float32, float64", "'float16'")),
     Case("data", "run --data some", 2, ("--data", "auto, full, sample", "'some'")),
