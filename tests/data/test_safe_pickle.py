@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import subprocess
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,6 @@ BY_HAND = {
     "a new object by keys": (b"\x80\x04cnumpy\nndarray\n)}\x92.", "an instance of a class"),
     "a global from the stack": (b"\x80\x04" + short("os") + short("system") + b"\x93.", r"the global os\.system"),
     "a dotted global": (b"\x80\x04" + short("numpy") + short("dtype.mro") + b"\x93.", r"the global numpy\.dtype\.mro"),
-    "a global that is no string": (b"\x80\x04K\1K\2\x93.", "named by no strings"),
     "an extension code": (b"\x80\x02\x82\1.", "an extension code"),
     "an extension code of two bytes": (b"\x80\x02\x83\1\0.", "an extension code"),
     "an extension code of four bytes": (b"\x80\x02\x84\1\0\0\0.", "an extension code"),
@@ -187,7 +187,11 @@ DAMAGED = {
     "an integer of words": b"Ione\n.",
     "a number of too many digits": b"I" + b"9" * 5000 + b"\n.",
     "a string that is code": b"S__import__('os')\n.",
-    "a string and more": b"S'a' 'b' + 'c'\n.",
+    "a string without an end": b"S'a\n.",
+    "a global that is no string": b"\x80\x04K\1K\2\x93.",
+    "a name in a list": b"](cnumpy\ndtype\ne.",
+    "a type of elements in a dict": b"}K\1cnumpy\ndtype\nU\2u1\x85Rs.",
+    "an item in an array": ARRAY[:-1] + b"K\0K\1s.",
     "no UTF-8": b"X\1\0\0\0\xff.",
     "an array larger than its bytes": ARRAY.replace(b"K\x02K\x03\x86", b"K\x09K\x09\x86"),
     "an array of negative size": ARRAY.replace(b"K\x02K\x03\x86", b"J\xfe\xff\xff\xffJ\xfd\xff\xff\xff\x86"),
@@ -200,6 +204,36 @@ def test_damage_is_named(kind: str) -> None:
     assert DAMAGED[kind] != ARRAY
     with pytest.raises(DataError, match=r"^FILE: expected a (whole )?pickle"):
         read_pickle(DAMAGED[kind], "FILE")
+
+
+BOMBS = {
+    "a key that takes for ever to hash": b"}K\1\x85" + b"2\x86" * 100 + b"K\1s.",
+    "a key that ends the process": b"}K\1" + b"\x85" * 1_000_000 + b"K\1s.",
+    "a memo of gigabytes": b"Nr\xff\xff\xff\xff",
+    "bytes that are not there": b"\x80\x05\x8e" + b"\0" * 5 + b"\1\0\0.",
+    "zeros that are not there": b"\x80\x05\x96" + b"\0" * 5 + b"\1\0\0.",
+    "a frame that is not there": b"\x80\x04\x95" + b"\0" * 5 + b"\1\0\0N",
+    "a list of lists without end": b"]" + b"2(22e" * 100 + b"(.",
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_small_files_take_little_time_and_memory(kind: str) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"^FILE: expected a whole pickle"):
+            read_pickle(BOMBS[kind], "FILE")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1e6 + 200 * len(BOMBS[kind])
+
+
+def test_what_is_nested_deep_or_holds_itself_is_only_data() -> None:
+    deep = read_pickle(b"]" * 100_000 + b"a" * 99_999 + b".", "FILE")
+    assert len(deep) == 1
+    itself = read_pickle(b"]2a.", "FILE")
+    assert itself[0] is itself
 
 
 def read_or_refused(content: bytes) -> None:
