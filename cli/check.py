@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,6 +28,9 @@ KINDS = {
 
 FEWER = {"resnet18": 1}
 """Images of a deep network: with each one more, steps of a check cross more kinks, until none is left to compare on."""
+
+MEMORY = 2**31
+"""Bytes for products with the Hessian: one with all of LargeLeNet's takes 1.5 GiB."""
 
 
 def ranks_of(ctx: click.Context, param: click.Parameter, value: str | None) -> str | tuple[int, ...] | None:
@@ -98,8 +102,8 @@ def results_of(kind: str, subject: Any, flags: dict[str, Any]) -> tuple[Sequence
     curvature = halrp_np.curvature
     checks: dict[str, Callable[..., Sequence[Any]]] = {
         "grad": curvature.check_gradient,
-        "hvp": curvature.check_hvp,
-        "symmetry": curvature.check_symmetry,
+        "hvp": partial(curvature.check_hvp, memory=MEMORY),
+        "symmetry": partial(curvature.check_symmetry, memory=MEMORY),
     }
     names = chosen(WHERE, subject.model, flags["layers"])
     point = (subject.model, subject.params, subject.loss, subject.data)
@@ -113,7 +117,7 @@ def bound_results(kind: str, subject: Any, flags: dict[str, Any]) -> tuple[Seque
     curvature, streams = halrp_np.curvature, halrp_np.Streams(flags["seed"])
     layers = [name.rpartition(".")[0] for name in chosen(WHERE, subject.model, flags["layers"], ("weight",))]
     point = (subject.model, subject.params, subject.loss, subject.data)
-    common = {"layers": layers, "mode": open_mode(flags)}
+    common = {"layers": layers, "mode": open_mode(flags), "memory": MEMORY}
     with waiting("truncating") as progress:
         generator = streams.generator("bounds")
         rows = curvature.bound_report(*point, **common, ranks=flags["ranks"], generator=generator, progress=progress)

@@ -22,6 +22,7 @@ from ..typing import Array, Params
 from .data import Data
 from .dense import Progress
 from .hessian import HessianOperator
+from .operator import MEMORY
 from .point import Point, norm
 
 STEPS = tuple(10.0 ** (-number / 2) for number in range(4, 17))
@@ -111,6 +112,7 @@ def check_hvp(
     seed: int = 0,
     tolerance: float = 1e-7,
     attempts: int = 5,
+    memory: int = MEMORY,
     progress: Progress | None = None,
 ) -> list[CheckResult]:
     """The Hessian's column block of each named parameter times a vector, against differences of the gradient.
@@ -121,7 +123,7 @@ def check_hvp(
     Raises: as check_gradient.
     """
     point = Point(model, params, loss, data, mode)
-    hessian = HessianOperator(model, params, loss, data, mode=mode)
+    hessian = HessianOperator(model, params, loss, data, mode=mode, memory=memory)
     floor = LEAST * norm(hessian @ point.flat(point.directions(seed)))
 
     def exact(name: str, v: Array) -> tuple[Array, float]:
@@ -152,6 +154,7 @@ def check_symmetry(
     mode: Mode = EVALUATE,
     seed: int = 0,
     tolerance: float = 1e-11,
+    memory: int = MEMORY,
     progress: Progress | None = None,
 ) -> list[CheckResult]:
     """uᵀHv = vᵀHu with u random in every trainable parameter and v in one; no step, so no ladder and no kink.
@@ -160,7 +163,7 @@ def check_symmetry(
     Raises: as check_gradient.
     """
     point = Point(model, params, loss, data, mode)
-    hessian = HessianOperator(model, params, loss, data, mode=mode)
+    hessian = HessianOperator(model, params, loss, data, mode=mode, memory=memory)
     u = point.flat(point.directions(seed + 1))  # v below is drawn from `seed`
     Hu = hessian @ u
     floor = LEAST * _total(u * Hu)
