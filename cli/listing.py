@@ -146,9 +146,19 @@ def settings(console: Console) -> None:
     from .screen import say_table
 
     rows = halrp_np.runs.describe(halrp_np.RunConfig)
-    columns = ("key", "type", "default", "meaning")
+    columns = ("key", "type", "default", "methods", "meaning")
     title = "Settings (--set KEY=VALUE, or in the file of --config)"
-    say_table(console, title, columns, [(row.key, row.type, row.default, row.help) for row in rows], words=columns)
+    lines = [(row.key, row.type, row.default, _readers(row.key), row.help) for row in rows]
+    say_table(console, title, columns, lines, words=columns)
+
+
+def _readers(key: str) -> str:
+    """The methods that read a setting, if not all of them do."""
+    methods = halrp_np.methods
+    if key not in methods.METHOD_SETTINGS:
+        return "all"
+    names = [name for name in methods.METHODS if key in methods.settings_used(name)]
+    return "all" if len(names) == len(methods.METHODS) else ", ".join(names)
 
 
 KINDS: dict[str, Callable[[Console], None]] = {
