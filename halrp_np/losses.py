@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from .backend import array_module, ops
-from .errors import ShapeError
+from .errors import ConfigError, ShapeError
 from .typing import Array
 
 
@@ -29,16 +33,8 @@ class CrossEntropy:
 
     def value_and_grad(self, logits: Array, labels: Array) -> tuple[Array, Array]:
         """Both at once, from one softmax."""
-        _check_batch("CrossEntropy", logits, labels, 1)
-        if labels.dtype.kind not in "iu":
-            raise ShapeError(
-                "CrossEntropy",
-                expected="integer labels",
-                received=f"dtype {labels.dtype}",
-                next_step="Give each sample its class number, not scores or one-hot columns.",
-            )
         xp = array_module(logits)
-        losses, probabilities = ops.softmax_cross_entropy(logits, labels)
+        losses, probabilities = ops.softmax_cross_entropy(self._compared(logits, labels), labels)
         weight = sample_weight(logits.shape[1])
         one_hot = (xp.arange(logits.shape[0])[:, None] == labels).astype(logits.dtype)
         return losses.sum() * weight, (probabilities - one_hot) * weight
@@ -48,12 +44,71 @@ class CrossEntropy:
 
         Shapes: r (C, K, N), result (C, K, N).
         """
-        _check_batch("CrossEntropy", logits, labels, 1)
-        _check_tangents("CrossEntropy", logits, r)
-        _, probabilities = ops.softmax_cross_entropy(logits, labels)
+        compared = self._compared(logits, labels)
+        _check_tangents(type(self).__name__, logits, r)
+        _, probabilities = ops.softmax_cross_entropy(compared, labels)
         p = probabilities[:, None, :]
         moved = p * r
         return (moved - p * moved.sum(axis=0)) * sample_weight(logits.shape[1])
+
+    def _compared(self, logits: Array, labels: Array) -> Array:
+        """The logits that the softmax runs over, once shapes and labels are known to fit."""
+        _check_batch(type(self).__name__, logits, labels, 1)
+        if labels.dtype.kind not in "iu":
+            raise ShapeError(
+                type(self).__name__,
+                expected="integer labels",
+                received=f"dtype {labels.dtype}",
+                next_step="Give each sample its class number, not scores or one-hot columns.",
+            )
+        return logits
+
+
+class GroupedCrossEntropy(CrossEntropy):
+    """Cross-entropy over the classes of a sample's own group: one head over all classes, of which a sample sees a few.
+
+    Math: mean over samples of -log (exp z_label / Σ_{k: groups[k] = groups[label]} exp z_k). Logits of other groups
+    have no part in it, whatever they are: their gradient is 0.
+    Shapes: groups (C,) integers on the host, logits (C, N), labels (N,) integers in 0..C-1.
+    Raises: ConfigError for groups that are no row of integers; ShapeError as CrossEntropy, for logits of another number
+    of classes, and on the host for labels out of range.
+    """
+
+    def __init__(self, groups: Any) -> None:
+        self.groups = np.asarray(groups)
+        if self.groups.ndim != 1 or self.groups.size == 0 or self.groups.dtype.kind not in "iu":
+            raise ConfigError(
+                "GroupedCrossEntropy",
+                expected="the number of its group for every class, (C,) integers",
+                received=f"{self.groups.dtype} {self.groups.shape}",
+                next_step="Give one group a class, for example [0, 0, 1, 1].",
+            )
+        self._placed: dict[str, Array] = {}  # on each device that has asked: recorded steps read one and the same
+
+    def _compared(self, logits: Array, labels: Array) -> Array:
+        """The logits, -∞ outside of each sample's group."""
+        super()._compared(logits, labels)
+        classes = self.groups.size
+        if logits.shape[0] != classes:
+            raise ShapeError(
+                "GroupedCrossEntropy",
+                expected=f"logits ({classes}, N), a row a class",
+                received=f"shape {tuple(logits.shape)}",
+                next_step="Give the loss the groups of this network's classes.",
+            )
+        xp = array_module(logits)
+        if xp is np and (labels.min() < 0 or labels.max() >= classes):
+            raise ShapeError(
+                "GroupedCrossEntropy",
+                expected=f"labels in 0..{classes - 1}",
+                received=f"{labels.min()}..{labels.max()}",
+                next_step="Shift each group's labels to its first class.",
+            )
+        if xp.__name__ not in self._placed:
+            self._placed[xp.__name__] = xp.asarray(self.groups)
+        groups = self._placed[xp.__name__]
+        outside = xp.full((1,), -np.inf, dtype=logits.dtype)
+        return xp.where(groups[:, None] == groups[labels], logits, outside)
 
 
 class SquaredError:

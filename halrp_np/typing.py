@@ -14,7 +14,11 @@ Shape: TypeAlias = tuple[int, ...]
 
 
 class Examples(Protocol):
-    """Labelled images that can be gathered onto the device, some rows at a time."""
+    """Labelled images that can be gathered onto the device, some rows at a time.
+
+    Examples that look at the rows on the host say so with an attribute `on_host = True`: their batches cannot be part
+    of a recording.
+    """
 
     def __len__(self) -> int: ...
 

@@ -52,7 +52,7 @@ def whole(*shapes: tuple[int, ...]) -> Callable[[np.random.Generator, Any], Arra
 
 
 def conv_cases(x: tuple[int, ...], w: tuple[int, ...], stride: int, padding: int) -> list[Case]:
-    """The three bilinear maps of one convolution."""
+    """The three bilinear maps of one convolution, and the third's squares."""
     rows, cols = ((x[k + 1] + 2 * padding - w[k + 2]) // stride + 1 for k in (0, 1))
     gy = (w[0], rows, cols, x[3])
     label = f"{x}*{w}/{stride}+{padding}".replace(" ", "")
@@ -61,6 +61,7 @@ def conv_cases(x: tuple[int, ...], w: tuple[int, ...], stride: int, padding: int
         Case("conv2d", label, normal(x, w), window),
         Case("conv2d_grad_input", label, normal(gy, w), {"x_shape": x, **window}),
         Case("conv2d_grad_weight", label, normal(gy, x), {"w_shape": w, **window}),
+        Case("conv2d_weight_squares", label, normal(gy, x), {"w_shape": w, **window}),
     ]
 
 
@@ -210,6 +211,11 @@ def adam_case(ends: list[int], number: int, **options: float) -> Case:
     return Case("adam_flat", f"{ends}-{number}", draw, changed=(0, 2, 3))
 
 
+def pull_case(count: int) -> Case:
+    """Strengths and centres for every entry."""
+    return Case("pull", f"{count}", normal(*4 * [(count,)]), changed=(0,))
+
+
 def gather_case(samples: int, pixels: int, batch: int, tables: int, kind: Any) -> Case:
     """Pixels 0 to 3 of images, permuted, some features twice, looked up in one table a channel."""
 
@@ -272,6 +278,8 @@ CASES: list[Case] = [
     adam_case([5], 1),
     adam_case([1, 1, 48, 120], 7, scale=10.0),  # one segment is empty
     adam_case([31, 9000, 40000], 1000),
+    pull_case(1),
+    pull_case(20001),
     gather_case(11, 12, 5, 1, np.int64),
     gather_case(40, 36, 33, 3, np.int32),
     augmented_case((3, 5, 7), 33, 3, 2, stored=105),

@@ -81,6 +81,12 @@ def expect_augmented(
     expect(where, fits, f"moves (N, 3) of signed integers, and source of {shape}", moves, source)
 
 
+def expect_pull(grad: Array, *others: Array) -> None:
+    """Raise ShapeError unless the arrays of `pull` are flat and of one size."""
+    fits = grad.ndim == 1 and all(array.shape == grad.shape for array in others)
+    expect("pull", fits, "grad, theta, strength and centre (P,)", grad, *others)
+
+
 def expect_flat(where: str, flat: tuple[Array, ...], factors: Array, ends: Array, penalties: tuple[Array, ...]) -> None:
     """Raise ShapeError unless flat arrays are of one size and eight factors and per-segment arrays fit.
 

@@ -131,20 +131,23 @@ def _output_of(peaks: Slices, factors: Array, batch: int, rectify: bool) -> Arra
     return y
 
 
-def backward(gy: Array, kept: Kept, input_gradient: bool) -> tuple[Array | None, Array, Array, Array]:
+def backward(
+    gy: Array, kept: Kept, input_gradient: bool, weight_gradient: bool
+) -> tuple[Array | None, Array | None, Array, Array]:
     """See reference.conv_block_backward; float32."""
     stride, padding, _ = kept.window
     gz, ggamma, gbeta = _output_gradient(gy, kept, input_gradient)
     gx: Array | None = None
-    if kept.fast_math:
+    gw: Array | None = None
+    if weight_gradient and kept.fast_math:
         gw = winograd.weight_gradient(gz, kept.x, kept.w.shape, padding)
-        if input_gradient:
-            gx = empty(kept.x_shape, np.float32)
-            winograd.convolve_adjoint(gz, kept.w, padding, winograd.batch_last(gx))
-    else:
+    elif weight_gradient:
         gw = weight_of_slices(gz, kept.x, kept.w.shape, stride, padding)
-        if input_gradient:
-            gx = adjoint_of_slices(gz, kept.w, kept.x_shape, stride, padding)
+    if input_gradient and kept.fast_math:
+        gx = empty(kept.x_shape, np.float32)
+        winograd.convolve_adjoint(gz, kept.w, padding, winograd.batch_last(gx))
+    elif input_gradient:
+        gx = adjoint_of_slices(gz, kept.w, kept.x_shape, stride, padding)
     return gx, gw, ggamma.astype(np.float32), gbeta.astype(np.float32)
 
 

@@ -90,6 +90,10 @@ __global__ void adam_flat(real* theta, const real* grad, real* m, real* v, const
     }
 }
 
+__global__ void pull(real* grad, const real* theta, const real* strength, const real* centre, wide count) {
+    FOR_EACH(k, count) grad[k] += strength[k] * (theta[k] - centre[k]);
+}
+
 // An index out of range gives NaN, as a label does: to read there might end the program.
 __global__ void gather_images(const unsigned char* images, const wide* rows, const wide* source, const real* table,
                               const wide* table_row, real* out, int batch, wide samples, wide pixels,

@@ -160,8 +160,8 @@ def conv_block(
 
 
 def conv_block_backward(
-    gy: Array, saved: Saved, input_gradient: bool = True
-) -> tuple[Array | None, Array, Array, Array]:
+    gy: Array, saved: Saved, input_gradient: bool = True, weight_gradient: bool = True
+) -> tuple[Array | None, Array | None, Array, Array]:
     """See reference.conv_block_backward."""
     z = saved.z
     expect("conv_block_backward", gy.shape == saved.y.shape, "gy of the block's output's shape", gy, saved.y)
@@ -177,7 +177,7 @@ def conv_block_backward(
     grid = (height * width, channels)
     launch("norm_pool_gradient", z.dtype, grid, batch, *arrays, coefficients, gz, *saved.sizes)
     places = {"stride": saved.stride, "padding": saved.padding}
-    gw = conv2d_grad_weight(gz, saved.x, saved.w.shape, **places)
+    gw = conv2d_grad_weight(gz, saved.x, saved.w.shape, **places) if weight_gradient else None
     gx = conv2d_grad_input(gz, saved.w, saved.x.shape, **places) if input_gradient else None
     return gx, gw, ggamma, gbeta
 

@@ -6,7 +6,7 @@ import cupy
 import numpy as np
 
 from ..typing import Array, Shape
-from .checks import expect, expect_augmented, expect_flat, expect_gather, expect_mask
+from .checks import expect, expect_augmented, expect_flat, expect_gather, expect_mask, expect_pull
 from .cuda_source import BLOCK
 from .cupy_launch import adders, contiguous, each, floating, floats, launch
 from .reference import dropout_limit
@@ -93,6 +93,16 @@ def adam_flat(
     for array, done in zip((theta, m, v), (flat[0], flat[2], flat[3]), strict=True):
         if done is not array:  # it was not contiguous, or of another type
             array[...] = done
+
+
+def pull(grad: Array, theta: Array, strength: Array, centre: Array) -> None:
+    """See reference.pull: grad changes in place."""
+    expect_pull(grad, theta, strength, centre)
+    kind = floating(grad.dtype)
+    own, *others = (contiguous(array, kind) for array in (grad, theta, strength, centre))
+    launch("pull", kind, each(grad.size), BLOCK, own, *others, np.int64(grad.size))
+    if own is not grad:  # it was not contiguous, or of another type
+        grad[...] = own
 
 
 def gather_images(images: Array, rows: Array, source: Array, table: Array, table_row: Array) -> Array:

@@ -25,7 +25,8 @@ all outputs are formed.
 **The gradient in x** is the same walk over gy with transposed, flipped weights; with a stride, one walk for each of its
 phases. **The gradient in w** sums over pixels and images instead: a block is TAPS taps x OUTPUTS channels, both factors
 are vectors, and the lanes of each accumulator are added up at the end. _SWEEP pixels at a time keep the gradients of
-OUTPUTS channels in the first cache while all taps pass over them.
+OUTPUTS channels in the first cache while all taps pass over them. Before that, each lane holds the gradient of one
+image alone: **its square**, summed over the images, takes one product more, once a slice has been walked through.
 
 Sums run in an order that depends on the shapes only, never on the number of threads.
 """
@@ -54,7 +55,7 @@ from .simd import (
     zero_pixel_block,
     zero_tap_block,
 )
-from .simd_pointwise import load_some, store
+from .simd_pointwise import load_some, multiply, store
 
 
 def up(size: int, block: int) -> int:
@@ -348,3 +349,41 @@ def weight_of_slices(gy: Slices, x: Slices, w_shape: Shape, stride: int, padding
     gw: Array = empty((outputs, size), np.float32)
     _fold(parts, len(spans), gw)
     return gw.reshape(w_shape)
+
+
+@compiled(parallel=True)
+def _square_parts(x, image, gy, gradient, taps, spans, stride, parts):  # type: ignore[no-untyped-def]
+    """As _weight_parts, the lanes squared at the end of every slice, where each is an image's own gradient."""
+    plane, width = image
+    slices, planes, rows, pitch, left, columns = gradient
+    shares, blocks = parts.shape[0], planes // OUTPUTS
+    for task in prange(shares * blocks):
+        g, o = task // blocks, task % blocks * OUTPUTS
+        own = parts[g]
+        for s in range(g * slices // shares, (g + 1) * slices // shares):
+            for t in range(spans.shape[0]):
+                block = zero_tap_block()
+                for u in range(spans[t, 0], spans[t, 1]):
+                    at = s * plane + u * stride * width * LANES
+                    gy_at = (((s * planes + o) * rows + u) * pitch + left) * LANES
+                    for v in range(columns):
+                        block = add_products(
+                            block, x, at + v * stride * LANES, taps, t * TAPS, gy, gy_at + v * LANES,
+                            rows * pitch * LANES,
+                        )  # fmt: skip
+                add_lane_sums(multiply(block, block), own, (task % blocks * spans.shape[0] + t) * _ROOM)
+
+
+def weight_squares(gy: Array, x: Array, w_shape: Shape, stride: int, padding: int) -> Array:
+    """Σ over the images of the squared gradient of `correlate` in w, each image's on its own."""
+    packed = pack_padded(x, w_shape[2:], stride, padding)
+    gradient = pack_images(gy, up(w_shape[0], OUTPUTS), 0, 0, gy.shape[1], gy.shape[2])
+    taps, spans = _taps(tuple(w_shape), packed.shape, gy.shape[1], stride, padding)
+    slices, planes, height, width = packed.shape
+    blocks = gradient.shape[1] // OUTPUTS
+    parts = zeros((max(1, min(_PARTS, slices, -(-_TASKS // blocks))), blocks * len(spans) * _ROOM), np.float32)
+    image, whole = (planes * height * width * LANES, width), (*gradient.shape, gradient.left, gy.shape[2])
+    _square_parts(packed.data, image, gradient.data, whole, taps, spans, stride, parts)
+    squares: Array = empty((w_shape[0], int(np.prod(w_shape[1:]))), np.float32)
+    _fold(parts, len(spans), squares)
+    return squares.reshape(w_shape)

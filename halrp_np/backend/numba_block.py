@@ -62,16 +62,18 @@ def conv_block(
         return reference_blocks.forward(_COLUMN, *arguments)
 
 
-def conv_block_backward(gy: Array, saved: Any, input_gradient: bool = True) -> tuple[Array | None, Array, Array, Array]:
+def conv_block_backward(
+    gy: Array, saved: Any, input_gradient: bool = True, weight_gradient: bool = True
+) -> tuple[Array | None, Array | None, Array, Array]:
     """See reference.conv_block_backward."""
     if isinstance(saved, reference_blocks.Kept):
-        return reference_blocks.backward(_COLUMN, gy, saved, input_gradient)
+        return reference_blocks.backward(_COLUMN, gy, saved, input_gradient, weight_gradient)
     shape = (saved.w.shape[0], *saved.peaks.size, saved.x_shape[3])
     expect("conv_block_backward", gy.shape == shape, f"gy of y's shape {shape}", gy)
     gy = np.ascontiguousarray(gy, dtype=np.float32)
     work = saved.w.size * saved.z.size[0] * saved.z.size[1] * shape[3] // PER_ELEMENT
     with threads_for(work), np.errstate(all="ignore"):
-        return blocks.backward(gy, saved, input_gradient)
+        return blocks.backward(gy, saved, input_gradient, weight_gradient)
 
 
 def conv_block_apply(

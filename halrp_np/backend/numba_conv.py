@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..typing import Array, Shape
-from . import direct_conv, gemm_conv, ops, winograd
+from . import direct_conv, gemm_conv, ops, reference, winograd
 from .arguments import floats
 from .checks import expect_conv
 from .jit import PER_ELEMENT, threads_for
@@ -59,3 +59,13 @@ def conv2d_grad_weight(gy: Array, x: Array, w_shape: Shape, stride: int, padding
     with threads_for(gy.size * int(np.prod(w_shape[1:])) // PER_ELEMENT):
         gw: Array = _loops(gy, w_shape, x.shape, stride).correlate_weight(gy, x, w_shape, stride, padding)
     return gw
+
+
+def conv2d_weight_squares(gy: Array, x: Array, w_shape: Shape, stride: int, padding: int) -> Array:
+    """See reference.conv2d_weight_squares, which runs float64 and tiny batches here, too: products by BLAS."""
+    expect_conv("conv2d_weight_squares", x.shape, w_shape, gy, stride, padding)
+    gy, x = floats(gy, x)
+    if not sliced(x):
+        return reference.conv2d_weight_squares(gy, x, w_shape, stride, padding)
+    with threads_for(gy.size * int(np.prod(w_shape[1:])) // PER_ELEMENT):
+        return direct_conv.weight_squares(gy, x, w_shape, stride, padding)

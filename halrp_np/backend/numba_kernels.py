@@ -5,7 +5,7 @@ and calls a kernel. No result depends on the number of threads.
 """
 
 from .numba_block import conv_block, conv_block_apply, conv_block_backward
-from .numba_conv import conv2d, conv2d_grad_input, conv2d_grad_weight
+from .numba_conv import conv2d, conv2d_grad_input, conv2d_grad_weight, conv2d_weight_squares
 from .numba_linear import linear, linear_add, matmul
 from .numba_norm import (
     batchnorm_apply,
@@ -22,6 +22,7 @@ from .numba_pointwise import (
     dropout_again,
     gather_augmented,
     gather_images,
+    pull,
     relu,
     relu_backward,
     softmax_cross_entropy,
@@ -40,6 +41,7 @@ __all__ = [
     "conv2d",
     "conv2d_grad_input",
     "conv2d_grad_weight",
+    "conv2d_weight_squares",
     "conv_block",
     "conv_block_apply",
     "conv_block_backward",
@@ -56,6 +58,7 @@ __all__ = [
     "maxpool2d_take",
     "norm_relu",
     "norm_relu_backward",
+    "pull",
     "relu",
     "relu_backward",
     "row_dots",

@@ -8,11 +8,11 @@ from numba import prange
 from ..typing import Array, Shape
 from .arguments import expect_indices, floats
 from .buffers import empty, empty_like
-from .checks import expect, expect_augmented, expect_flat, expect_gather, expect_mask
+from .checks import expect, expect_augmented, expect_flat, expect_gather, expect_mask, expect_pull
 from .jit import compiled, threads_for
 from .reference import dropout_limit
 
-_ENTRIES = 2**13  # of flat parameters, a task of Adam
+_ENTRIES = 2**13  # of flat parameters, a task of Adam or of a pull
 
 
 @compiled(parallel=True)
@@ -198,6 +198,25 @@ def adam_flat(
     for array, done in zip((theta, m, v), (values, firsts, seconds), strict=True):
         if not np.shares_memory(array, done):  # it was not contiguous, or of another type
             array[...] = done
+
+
+@compiled(parallel=True)
+def _pull(grad, theta, strength, centre):  # type: ignore[no-untyped-def]
+    """Some entries a task, as Adam takes them."""
+    for task in prange((grad.size + _ENTRIES - 1) // _ENTRIES):
+        for i in range(task * _ENTRIES, min(grad.size, (task + 1) * _ENTRIES)):
+            grad[i] += strength[i] * (theta[i] - centre[i])
+
+
+def pull(grad: Array, theta: Array, strength: Array, centre: Array) -> None:
+    """See reference.pull: grad changes in place."""
+    expect_pull(grad, theta, strength, centre)
+    (own,) = floats(grad)
+    others = (np.ascontiguousarray(array, dtype=own.dtype) for array in (theta, strength, centre))
+    with threads_for(grad.size):
+        _pull(own, *others)
+    if not np.shares_memory(grad, own):  # it was not contiguous, or of another type
+        grad[...] = own
 
 
 @compiled(parallel=True)

@@ -43,6 +43,7 @@ TABLE: dict[str, Row] = {
     "conv2d": Row(reference.conv2d, "conv2d", "conv2d"),
     "conv2d_grad_input": Row(reference.conv2d_grad_input, "conv2d_grad_input", "conv2d_grad_input"),
     "conv2d_grad_weight": Row(reference.conv2d_grad_weight, "conv2d_grad_weight", "conv2d_grad_weight"),
+    "conv2d_weight_squares": Row(reference.conv2d_weight_squares, "conv2d_weight_squares", None),
     "batchnorm_train": Row(reference.batchnorm_train, "batchnorm_train", "batchnorm_train"),
     "batchnorm_apply": Row(reference.batchnorm_apply, "batchnorm_apply", "batchnorm_apply"),
     "batchnorm_backward": Row(reference.batchnorm_backward, "batchnorm_backward", "batchnorm_backward"),
@@ -63,6 +64,7 @@ TABLE: dict[str, Row] = {
     "conv_block_apply": Row(reference.conv_block_apply, "conv_block_apply", "conv_block_apply"),
     "softmax_cross_entropy": Row(reference.softmax_cross_entropy, "softmax_cross_entropy", "softmax_cross_entropy"),
     "adam_flat": Row(reference.adam_flat, "adam_flat", "adam_flat"),
+    "pull": Row(reference.pull, "pull", "pull"),
     "gather_images": Row(reference.gather_images, "gather_images", "gather_images"),
     "gather_augmented": Row(reference.gather_augmented, "gather_augmented", "gather_augmented"),
 }
@@ -215,6 +217,11 @@ def conv2d_grad_weight(gy: Array, x: Array, w_shape: Shape, stride: int, padding
     return _run("conv2d_grad_weight", gy, x, w_shape=w_shape, stride=stride, padding=padding)
 
 
+def conv2d_weight_squares(gy: Array, x: Array, w_shape: Shape, stride: int, padding: int) -> Array:
+    """See reference.conv2d_weight_squares."""
+    return _run("conv2d_weight_squares", gy, x, w_shape=w_shape, stride=stride, padding=padding)
+
+
 def batchnorm_train(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array]:
     """See reference.batchnorm_train."""
     result: tuple[Array, Array, Array] = _run("batchnorm_train", x, gamma, beta, eps=eps)
@@ -310,12 +317,13 @@ def conv_block(
     return result
 
 
-def conv_block_backward(gy: Array, saved: Any, input_gradient: bool = True) -> tuple[Array | None, Array, Array, Array]:
+def conv_block_backward(
+    gy: Array, saved: Any, input_gradient: bool = True, weight_gradient: bool = True
+) -> tuple[Array | None, Array | None, Array, Array]:
     """See reference.conv_block_backward; whatever column saved it, the weights are `saved.w`."""
     _one_device("conv_block_backward", (gy, saved.w))
-    result: tuple[Array | None, Array, Array, Array] = _run(
-        "conv_block_backward", gy, saved=saved, input_gradient=input_gradient
-    )
+    options = {"input_gradient": input_gradient, "weight_gradient": weight_gradient}
+    result: tuple[Array | None, Array | None, Array, Array] = _run("conv_block_backward", gy, saved=saved, **options)
     return result
 
 
@@ -337,6 +345,11 @@ def adam_flat(
 ) -> None:
     """See reference.adam_flat: theta, m and v change in place."""
     _run("adam_flat", theta, grad, m, v, factors, ends, l1, l2, centre)
+
+
+def pull(grad: Array, theta: Array, strength: Array, centre: Array) -> None:
+    """See reference.pull: grad changes in place."""
+    _run("pull", grad, theta, strength, centre)
 
 
 def gather_images(images: Array, rows: Array, source: Array, table: Array, table_row: Array) -> Array:

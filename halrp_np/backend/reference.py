@@ -95,6 +95,23 @@ def conv2d_grad_weight(gy: Array, x: Array, w_shape: Shape, stride: int, padding
     return (gy.reshape(out, -1) @ im2col(x, kh, kw, stride, padding).T).reshape(w_shape)
 
 
+def conv2d_weight_squares(gy: Array, x: Array, w_shape: Shape, stride: int, padding: int) -> Array:
+    """Σ_n g_n² entry by entry, with g_n the adjoint of conv2d in w from sample n alone: of shape w_shape."""
+    xp = array_module(x)
+    out, channels, kh, kw = w_shape
+    _, rows, cols, batch = gy.shape
+    padded = xp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    a = xp.ascontiguousarray(xp.moveaxis(gy, -1, 0)).reshape(batch, out, rows * cols)
+    squares = xp.zeros(w_shape, dtype=gy.dtype)
+    for i in range(kh):
+        for j in range(kw):
+            tap = padded[:, tap_slice(i, rows, stride), tap_slice(j, cols, stride)]
+            tap = xp.ascontiguousarray(xp.moveaxis(tap, -1, 0)).reshape(batch, channels, rows * cols)
+            g = a @ tap.swapaxes(1, 2)  # (N, O, C)
+            squares[:, :, i, j] = (g * g).sum(axis=0)
+    return squares
+
+
 def batchnorm_train(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array]:
     """y = γ (x - mean)/√(var + eps) + β over the rows of x (C, M), with the mean (C,) and the biased variance (C,)."""
     xp = array_module(x)
@@ -253,9 +270,11 @@ def conv_block(
     return reference_blocks.forward(sys.modules[__name__], x, w, bias, gamma, beta, eps, stride, padding, pool, rectify)
 
 
-def conv_block_backward(gy: Array, saved: Any, input_gradient: bool = True) -> tuple[Array | None, Array, Array, Array]:
-    """Gradients (gx or None, gw, gγ, gβ) of conv_block; that of the bias is 0, since the batch's mean takes it away."""
-    return reference_blocks.backward(sys.modules[__name__], gy, saved, input_gradient)
+def conv_block_backward(
+    gy: Array, saved: Any, input_gradient: bool = True, weight_gradient: bool = True
+) -> tuple[Array | None, Array | None, Array, Array]:
+    """Gradients (gx, gw, gγ, gβ) of conv_block, gx and gw if asked for; the bias has none: the mean takes it away."""
+    return reference_blocks.backward(sys.modules[__name__], gy, saved, input_gradient, weight_gradient)
 
 
 def conv_block_apply(
@@ -300,6 +319,11 @@ def adam_flat(
     v *= beta2
     v += other2 * g * g
     theta -= rate * m / (root * xp.sqrt(v) + eps)
+
+
+def pull(grad: Array, theta: Array, strength: Array, centre: Array) -> None:
+    """grad += strength ⊙ (θ - centre) in place: the gradient of ½ Σ strength ⊙ (θ - centre)²; all (P,)."""
+    grad += strength * (theta - centre)
 
 
 def gather_images(images: Array, rows: Array, source: Array, table: Array, table_row: Array) -> Array:

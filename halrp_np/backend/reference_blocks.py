@@ -39,7 +39,9 @@ def forward(
     return y, mean, var, kept
 
 
-def backward(column: Any, gy: Array, kept: Kept, input_gradient: bool) -> tuple[Array | None, Array, Array, Array]:
+def backward(
+    column: Any, gy: Array, kept: Kept, input_gradient: bool, weight_gradient: bool
+) -> tuple[Array | None, Array | None, Array, Array]:
     """The same ops' gradients in reverse."""
     stride, padding, pool = kept.window
     z, shape = kept.z, kept.z.shape
@@ -51,7 +53,7 @@ def backward(column: Any, gy: Array, kept: Kept, input_gradient: bool) -> tuple[
         g.reshape(rows), z.reshape(rows), kept.gamma, kept.mean, kept.var, kept.eps
     )
     gz = gz.reshape(shape)
-    gw = column.conv2d_grad_weight(gz, kept.x, kept.w.shape, stride, padding)
+    gw = column.conv2d_grad_weight(gz, kept.x, kept.w.shape, stride, padding) if weight_gradient else None
     gx = column.conv2d_grad_input(gz, kept.w, kept.x.shape, stride, padding) if input_gradient else None
     return gx, gw, ggamma, gbeta
 

@@ -4,6 +4,7 @@ from .bound_check import check_bound
 from .bounds import BoundRow, bound_report
 from .data import Batches
 from .dense import dense_matrix
+from .diagonal import fisher_diagonal
 from .eigen import Eigenpair, SpectralDensity, extreme_eigenvalues, spectral_density
 from .estimators import (
     Estimate,
@@ -42,6 +43,7 @@ __all__ = [
     "dense_matrix",
     "directional_curvature",
     "extreme_eigenvalues",
+    "fisher_diagonal",
     "frobenius_norm",
     "frobenius_squared",
     "hutch_pp_trace",

@@ -124,17 +124,17 @@ def weight_factors(
     for k in range(roots.shape[1]):
         gy = xp.ascontiguousarray(roots[:, k])
         _, gys = model.cotangents(params, cache, gy, input_gradient=False, wanted=names)
-        passes.append({name: _entry(gys, name) for name in layers})
+        passes.append({name: entry_of(gys, name) for name in layers})
     known = decomposed_layers(model, head="")
     for name in layers:
-        yield name, _factor(known[name], params[f"{name}.weight"], _entry(cache, name), [p.pop(name) for p in passes])
+        yield name, _factor(known[name], params[f"{name}.weight"], entry_of(cache, name), [p.pop(name) for p in passes])
 
 
 def factor_bytes(model: Sequential, params: Params, cache: Any, classes: int, layers: Sequence[str]) -> int:
     """The most bytes that `weight_factors` holds at once for `classes` roots of each sample of this cache."""
     known, cotangents, largest = decomposed_layers(model, head=""), 0, 0
     for name in layers:
-        layer, x, W = known[name], _entry(cache, name), params[f"{name}.weight"]
+        layer, x, W = known[name], entry_of(cache, name), params[f"{name}.weight"]
         own, formed = classes * x.shape[-1] * W.shape[0] * x.itemsize, 0
         if isinstance(layer, Conv2d):
             own, formed = classes * math.prod(layer.y_shape(x)) * x.itemsize, classes * x.shape[-1] * W.nbytes
@@ -175,7 +175,7 @@ def _windows(layer: Conv2d, x: Array) -> Array:
     return xp.moveaxis(windows[:, :, :: layer.stride, :: layer.stride], (2, 3), (4, 5))
 
 
-def _entry(tree: Any, path: str) -> Any:
+def entry_of(tree: Any, path: str) -> Any:
     """What nested caches or cotangents hold for the layer at that path."""
     for name in path.split("."):
         tree = tree[name]

@@ -77,8 +77,8 @@ class CurvatureOperator:
         self.model, self.params, self.loss, self.data, self.mode = model, params, loss, data, mode
         self._check_mode()
         check_repeatable(data)
-        self.names = _checked_names(model, model.trainable if names is None else names)
-        _check_parameters(model, params)
+        self.names = checked_names(model, model.trainable if names is None else names)
+        check_parameters(model, params)
         self.budget = Budget(memory)
         self.products = 0
         self._kept: list[Linearisation] | None = None
@@ -116,7 +116,7 @@ class CurvatureOperator:
         Raises: ConfigError for a name that is not among this operator's.
         """
         part = copy(self)
-        part.names, part.products = _checked_names(self, names), 0
+        part.names, part.products = checked_names(self, names), 0
         return part
 
     # ---- vectors -----------------------------------------------------------------------------------------------------
@@ -337,7 +337,7 @@ def averaged(parts: Iterable[tuple[int, Any]]) -> Any:
     return total
 
 
-def _check_parameters(model: Sequential, params: Params) -> None:
+def check_parameters(model: Sequential, params: Params) -> None:
     """Refuse parameters that lack one of the network's, or are of several dtypes or none of the two."""
     missing = [name for name in model.names() if name not in params]
     kinds = sorted({str(params[name].dtype) for name in model.names() if name in params})
@@ -350,7 +350,7 @@ def _check_parameters(model: Sequential, params: Params) -> None:
         )
 
 
-def _checked_names(owner: Any, names: Sequence[str]) -> tuple[str, ...]:
+def checked_names(owner: Any, names: Sequence[str]) -> tuple[str, ...]:
     """The names, each known and given once."""
     known = owner.names if isinstance(owner, CurvatureOperator) else owner.trainable
     for number, name in enumerate(names):

@@ -85,10 +85,14 @@ class ConvBlock(Sequential):
         """The bias moves the batch's mean and nothing else, so its gradient is exactly 0."""
         if not isinstance(cache, OfBlock):
             return super().backward(params, cache, gy, input_gradient=input_gradient, wanted=wanted)
-        gx, gK, ggamma, gbeta = ops.conv_block_backward(gy, cache.saved, input_gradient=input_gradient)
-        own = self.own(params)
-        grads = {f"{self.conv_name}.{name}": g for name, g in self.conv.weight_gradients(own, gK).items()}
-        grads[f"{self.conv_name}.bias"] = array_module(gK).zeros_like(own["bias"])
+        own, bias = self.own(params), f"{self.conv_name}.bias"
+        of_weight = {f"{self.conv_name}.{entry}" for entry in self.conv.trainable} - {bias}
+        gx, gK, ggamma, gbeta = ops.conv_block_backward(
+            gy, cache.saved, input_gradient, weight_gradient=wanted is None or not of_weight.isdisjoint(wanted)
+        )
+        grads = {bias: array_module(gy).zeros_like(own["bias"])}
+        if gK is not None:
+            grads |= {f"{self.conv_name}.{name}": g for name, g in self.conv.weight_gradients(own, gK).items()}
         grads |= {f"{self.norm_name}.gamma": ggamma, f"{self.norm_name}.beta": gbeta}
         return gx, {name: g for name, g in grads.items() if wanted is None or name in wanted}
 

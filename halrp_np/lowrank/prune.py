@@ -103,7 +103,7 @@ def pruning_plan(
 def prune(factors: Sequence[Factors], plan: PrunePlan) -> list[dict[str, tuple[Array, Array]]]:
     """Return the tasks' factors with every entry up to its pool's threshold set to 0; the inputs stay as they are.
 
-    Shapes: per task and layer A (r, I), B (J, r), in and out.
+    Shapes: per task and layer A (r, I), B (J, r), in and out; a rank of 0 has nothing to prune.
     Math:   keep x when |x| > max(pct, floor), strictly. pct interpolates linearly between the sorted |entries| of the
             pool at position (n - 1)·ρ, zeros included; n distinct values lose ⌊(n - 1)·ρ⌋ + 1.
     Raises: ConfigError for an unknown rule or a fraction outside 0..1; ShapeError for arrays that are no pair of
@@ -135,6 +135,8 @@ def _threshold(arrays: list[Array], plan: PrunePlan) -> Array:
     xp = array_module(arrays[0])
     pool = xp.concatenate([xp.abs(x).reshape(-1) for x in arrays])
     check_finite("prune", "factors", pool)
+    if pool.shape[0] == 0:
+        return xp.zeros((1,), dtype=xp.float64)
     floor = float(pool.dtype.type(plan.floor))  # an entry that equals the floor in its own precision is removed
     if plan.fraction is None:
         return xp.full((1,), floor, dtype=xp.float64)
@@ -187,11 +189,11 @@ def _check_plan(plan: PrunePlan) -> None:
 
 def _check_pair(layer: str, A: Array, B: Array) -> None:
     """Refuse two arrays whose product B A does not exist."""
-    fits = A.ndim == 2 and B.ndim == 2 and A.shape[0] == B.shape[1] and 0 not in (*A.shape, *B.shape)
+    fits = A.ndim == 2 and B.ndim == 2 and A.shape[0] == B.shape[1] and 0 not in (A.shape[1], B.shape[0])
     if not fits or A.dtype != B.dtype or A.dtype.kind != "f":
         raise ShapeError(
             f"factors of layer {layer}",
-            expected="A (r, I) and B (J, r) of one float dtype, r at least 1",
+            expected="A (r, I) and B (J, r) of one float dtype",
             received=f"A {tuple(A.shape)} {A.dtype}, B {tuple(B.shape)} {B.dtype}",
             next_step="Pass them in the order (A, B) that initial_factors returns.",
         )

@@ -25,7 +25,8 @@ class Work:
     """
 
     def __init__(self) -> None:
-        self._forward: dict[int, tuple[Any, float, float]] = {}  # a fused pass by what it saved: that, FLOPs, bytes
+        self._forward: dict[int, tuple[Any, float, float, tuple[int, ...]]] = {}
+        """A fused pass by what it saved: that, FLOPs, bytes, the kernel's shape."""
 
     def of(self, name: str, arrays: tuple[Any, ...], options: dict[str, Any], result: Any) -> tuple[float, float, str]:
         """FLOPs and bytes of one call, and the shape that tells it from another call of the same op."""
@@ -34,6 +35,8 @@ class Work:
         moved = float(sum(array.nbytes for array in passed))
         if name == "adam_flat":  # parameters and moments are written, too
             moved += float(sum(arrays[at].nbytes for at in (0, 2, 3)))
+        if name == "pull":  # the gradient is written, too
+            moved += float(arrays[0].nbytes)
         if name == "conv_block_backward":  # what it saved is read: inputs and outputs of the convolution
             moved += self._forward[id(options["saved"])][2]
         flops, shape = self._arithmetic(name, arrays, options, results)
@@ -55,10 +58,11 @@ class Work:
             flops = 2.0 * math.prod(kernel.shape) * positions
             if name == "conv_block":  # what was saved is kept alive: its id stays its own
                 read = x.nbytes + kernel.shape[0] * positions * x.itemsize
-                self._forward[id(results[3])] = (results[3], flops, read)
+                self._forward[id(results[3])] = (results[3], flops, read, tuple(kernel.shape))
             return flops, tuple(kernel.shape)
         if name == "conv_block_backward":
-            return self._forward[id(options["saved"])][1] * (1 + (results[0] is not None)), tuple(results[1].shape)
+            _, flops, _, kernel = self._forward[id(options["saved"])]
+            return flops * sum(gradient is not None for gradient in results[:2]), kernel
         if name.startswith("conv2d"):
             kernel = tuple(options["w_shape"]) if "w_shape" in options else tuple(arrays[1].shape)
             output = results[0] if name == "conv2d" else arrays[0]

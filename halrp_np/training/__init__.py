@@ -1,10 +1,11 @@
 """Floor 3: optimizers, schedules, the training loop and the measures of a finished matrix."""
 
-from . import metrics
+from . import metrics, robustness
 from .loop import Hooks, PhasePlan, evaluate, train_phase
 from .optimizer import SGD, Adam, Optimizer, make_optimizer
-from .penalty import Penalty, penalty_value
+from .penalty import Penalty, Pull, penalty_value
 from .schedule import exponential_gamma
+from .together import Together
 
 __all__ = [
     "SGD",
@@ -13,10 +14,13 @@ __all__ = [
     "Optimizer",
     "Penalty",
     "PhasePlan",
+    "Pull",
+    "Together",
     "evaluate",
     "exponential_gamma",
     "make_optimizer",
     "metrics",
     "penalty_value",
+    "robustness",
     "train_phase",
 ]

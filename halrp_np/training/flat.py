@@ -7,14 +7,15 @@ cuBLAS likes its matrices to start); the few spare entries before the next one h
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from ..backend import array_module, buffers
-from ..errors import ConfigError
+from ..backend import array_module, buffers, ops
+from ..errors import ConfigError, ShapeError
 from ..typing import Array, Params
-from .penalty import NO_PENALTY, Penalty
+from .penalty import NO_PENALTY, Penalty, Pull
 
 _LINE = 16  # entries: 64 bytes of float32
 
@@ -23,8 +24,10 @@ class Flat:
     """Parameters, gradients and moments of the named parameters, each flat, with the penalty of every segment.
 
     Attributes: `theta`, `grad`, `moments[kind]` (P,); `params`, `grads` and `moment_params` are their views by name;
-    `slices` the segments in order, `ends`, `l1`, `l2`, `centre` (S,) where each ends and its penalty, on the device.
-    Raises: ConfigError when there is nothing to train.
+    `slices` the segments in order, `ends`, `l1`, `l2`, `centre` (S,) where each ends and its penalty, on the device;
+    `pulled` the strengths and centres (P,) of the pulls, None without any.
+    Raises: ConfigError when there is nothing to train, or a pull is on something else; ShapeError when its shape is
+    not its parameter's.
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class Flat:
         kinds: tuple[str, ...],
         moments: Params,
         penalties: dict[str, Penalty],
+        pulls: Mapping[str, Pull] = {},
     ) -> None:
         """Copy `params` and those `moments` (named `kind/parameter`) that there are; the others start at zero."""
         if not names:
@@ -60,6 +64,7 @@ class Flat:
         self.l1, self.l2, self.centre = (
             self.on_device([getattr(penalty, field) for penalty in chosen]) for field in ("l1", "l2", "centre")
         )
+        self.pulled = self._pulled(pulls, dtype) if pulls else None
 
     def by_name(self, whole: Array) -> Params:
         """Views of the segments of a flat array, in the shapes of the parameters."""
@@ -73,6 +78,34 @@ class Flat:
         _copy(grads, self.grads)
         for name in self.grads.keys() - grads.keys():
             self.grads[name][...] = 0
+
+    def pull(self) -> None:
+        """Add the gradient of the pulls, strength ⊙ (θ - centre), to `grad`; to be done once a step."""
+        if self.pulled is not None:
+            ops.pull(self.grad, self.theta, *self.pulled)
+
+    def _pulled(self, pulls: Mapping[str, Pull], dtype: Any) -> tuple[Array, Array]:
+        """The pulls side by side as the parameters are, 0 where there is none."""
+        for name, pull in pulls.items():
+            if name not in self.shapes:
+                raise ConfigError(
+                    f"pull on {name}",
+                    expected="a parameter that is trained",
+                    received="one that is not",
+                    next_step="Pull parameters that move only.",
+                )
+            for array in (pull.strength, pull.centre):
+                if tuple(array.shape) != self.shapes[name]:
+                    raise ShapeError(
+                        f"pull on {name}",
+                        expected=f"strength and centre of the parameter's shape {self.shapes[name]}",
+                        received=f"shape {tuple(array.shape)}",
+                        next_step="Give every entry a strength and a centre.",
+                    )
+        strength, centre = self._zeros(dtype), self._zeros(dtype)
+        _copy({name: pull.strength for name, pull in pulls.items()}, self.by_name(strength))
+        _copy({name: pull.centre for name, pull in pulls.items()}, self.by_name(centre))
+        return strength, centre
 
     def on_device(self, values: Any) -> Array:
         """Host numbers beside the parameters, in their type."""

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ..backend import Streams, array_module, restore_generator, saved_generator, to_host
-from ..errors import ConfigError, DivergenceError
+from ..errors import ConfigError, DivergenceError, nearest
 from ..layers import EVALUATE, Dropout, Mode, Sequential, fuse
+from ..layers.base import Names
 from ..losses import Loss
 from ..typing import Array, Examples, Params
 from .flat import Flat
 from .optimizer import Optimizer
-from .penalty import Penalty
+from .penalty import Penalty, Pull
 from .recorded import Recorded
 
 LOSS_CHECK_STEPS = 25  # a finite loss is asserted this often and at every epoch's end: one host read each time
@@ -98,13 +99,31 @@ def train_phase(
     penalties: dict[str, Penalty],
     streams: Streams,
     hooks: Hooks,
+    wanted: Names = None,
+    pulls: Mapping[str, Pull] = {},
 ) -> Params:
-    """Train every trainable parameter of `model` from `params`, which stay untouched; returns the trained ones.
+    """Train the `wanted` trainable parameters of `model` (None: all) from `params`; returns all, the trained ones new.
 
-    Raises: DivergenceError when the loss is not finite, naming task, phase, epoch and step.
+    `params` stay untouched, and what is not wanted is returned as it was given. `pulls` draw parameters that are
+    trained towards a point, entry by entry.
+
+    Raises: DivergenceError when the loss is not finite, naming task, phase, epoch and step; ConfigError when nothing is
+    trained, or `wanted` or `pulls` name what cannot be.
     """
     state = hooks.restore(plan) or fresh_state(plan, model, params, streams)
-    step = Step(plan, fuse(model), state, loss=loss, optimizer=optimizer, penalties=penalties, hooks=hooks)
+    fixed = set(model.trainable) - set(moving(model, wanted))
+    state.params.update({name: params[name] for name in fixed})  # restored or not, the very arrays that were given
+    step = Step(
+        plan,
+        fuse(model),
+        state,
+        loss=loss,
+        optimizer=optimizer,
+        penalties=penalties,
+        hooks=hooks,
+        wanted=wanted,
+        pulls=pulls,
+    )
     take = Recorded(step, examples)
     for record in state.history:
         hooks.after_epoch(plan, record)
@@ -135,11 +154,30 @@ def fresh_state(plan: PhasePlan, model: Sequential, params: Params, streams: Str
     )
 
 
+def moving(model: Sequential, wanted: Names) -> tuple[str, ...]:
+    """The trainable parameters that are wanted, in the network's order.
+
+    Raises: ConfigError for a name that is none of them.
+    """
+    if wanted is None:
+        return model.trainable
+    unknown = sorted(set(wanted) - set(model.trainable))
+    if unknown:
+        near = nearest(unknown[0], model.trainable)
+        raise ConfigError(
+            "wanted",
+            expected="trainable parameters of the network",
+            received=repr(unknown[0]),
+            next_step=f"Did you mean {near!r}?" if near else f"Choose among {', '.join(model.trainable)}.",
+        )
+    return tuple(name for name in model.trainable if name in wanted)
+
+
 class Step:
     """One update of a phase, to be called with each batch: gradients, then the optimizer.
 
     What is trained moves into flat arrays (copies) and `state` then holds views of them; buffers are replaced, never
-    changed in place. `gradients` and `update` touch the device alone.
+    changed in place. No gradient is formed for what is not wanted. `gradients` and `update` touch the device alone.
     """
 
     def __init__(
@@ -152,10 +190,14 @@ class Step:
         optimizer: Optimizer,
         penalties: dict[str, Penalty],
         hooks: Hooks,
+        wanted: Names = None,
+        pulls: Mapping[str, Pull] = {},
     ) -> None:
         self.plan, self.model, self.state, self.hooks = plan, model, state, hooks
         self.loss, self.optimizer = loss, optimizer
-        self.flat = Flat(state.params, model.trainable, optimizer.moments, state.moments, penalties)
+        names = moving(model, wanted)
+        self.wanted: Names = None if len(names) == len(model.trainable) else names
+        self.flat = Flat(state.params, names, optimizer.moments, state.moments, penalties, pulls)
         state.params = {**state.params, **self.flat.params}
         state.moments = self.flat.moment_params
 
@@ -190,12 +232,13 @@ class Step:
         params = self.state.params
         outputs, cache = self.model.forward(params, x, Mode(train=True, dropout=self.state.dropout))
         value, gy = self.loss.value_and_grad(outputs, labels)
-        _, grads = self.model.backward(params, cache, gy, input_gradient=False)
+        _, grads = self.model.backward(params, cache, gy, input_gradient=False, wanted=self.wanted)
         self.flat.set_gradients(grads)
         return value, self.model.new_buffers(params, cache)
 
     def update(self, factors: Array) -> None:
-        """The optimizer's update of the flat parameters, with its factors on the device."""
+        """The optimizer's update of the flat parameters, with its factors on the device; the pulls join before it."""
+        self.flat.pull()
         self.optimizer.update(self.flat, factors)
 
 

@@ -1,4 +1,7 @@
-"""The penalties of the objective, parameter by parameter; the optimizers add their gradients."""
+"""What the objective asks of parameters beside the loss: penalties by a number, pulls entry by entry.
+
+The optimizers add the gradients of penalties, and `Flat.pull` those of pulls, both before any scaling.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,17 @@ class Penalty:
 
 
 NO_PENALTY = Penalty()
+
+
+@dataclass(frozen=True, eq=False)
+class Pull:
+    """½ Σ strength ⊙ (θ - centre)² on one parameter.
+
+    Shapes: both as the parameter.
+    """
+
+    strength: Array
+    centre: Array
 
 
 def penalty_value(params: Params, penalties: dict[str, Penalty]) -> Array:

@@ -3,7 +3,8 @@
 What changes from step to step is copied on the device into arrays that the recording reads: the rows of the batch, out
 of the epoch's order, and the optimizer's factors, out of a table uploaded every TABLE steps. Running statistics are
 written over the old ones, and so must be what examples draw when an epoch begins. A network that draws on the host
-(dropout), and a listener between gradients and update, go on step by step, as everything does on a CPU.
+(dropout), examples that gather there (`on_host`), and a listener between gradients and update go on step by step, as
+everything does on a CPU.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Recorded:
         self.step, self.examples = step, examples
         self.order: Array = None
         self.replay: Replay | None = None
-        if step.alone and recordable(step.flat.xp):
+        if step.alone and recordable(step.flat.xp) and not getattr(examples, "on_host", False):
             xp, theta = step.flat.xp, step.flat.theta
             self.rows = xp.zeros((step.plan.batch,), dtype=np.int64)
             self.factors = xp.zeros(step.optimizer.factors(1.0, 1).shape, dtype=theta.dtype)

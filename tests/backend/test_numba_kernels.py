@@ -60,7 +60,9 @@ def check_conv(x: np.ndarray, w: np.ndarray, gy: np.ndarray, stride: int, paddin
     y = numba_kernels.conv2d(x, w, stride, padding)
     gx = numba_kernels.conv2d_grad_input(gy, w, x.shape, stride, padding)
     gw = numba_kernels.conv2d_grad_weight(gy, x, w.shape, stride, padding)
-    assert y.dtype == gx.dtype == gw.dtype == x.dtype
+    squares = numba_kernels.conv2d_weight_squares(gy, x, w.shape, stride, padding)
+    assert y.dtype == gx.dtype == gw.dtype == squares.dtype == x.dtype
+    assert_close(squares, reference.conv2d_weight_squares(gy64, x64, w.shape, stride, padding), tolerance)
     assert_close(y, reference.conv2d(x64, w64, stride, padding), tolerance)
     assert_close(gx, reference.conv2d_grad_input(gy64, w64, x.shape, stride, padding), tolerance)
     assert_close(gw, reference.conv2d_grad_weight(gy64, x64, w.shape, stride, padding), tolerance)
@@ -284,6 +286,7 @@ def test_nan_reaches_every_output_that_depends_on_it(rng, dtype) -> None:
     np.testing.assert_array_equal(np.isnan(numba_kernels.conv2d(x, w, 1, 1)), seen)
     np.testing.assert_array_equal(np.isnan(numba_kernels.conv2d_grad_input(x, w[:2], x.shape, 1, 1))[:2], seen[:2])
     assert np.isnan(numba_kernels.conv2d_grad_weight(x, x, (2, 2, 3, 3), 1, 1)[1]).all()
+    assert np.isnan(numba_kernels.conv2d_weight_squares(x, x, (2, 2, 3, 3), 1, 1)[1]).all()
     b = rng.standard_normal((9, 17)).astype(dtype)
     np.testing.assert_array_equal(np.isnan(numba_kernels.matmul(a, b)).all(axis=1), np.arange(6) == 2)
     np.testing.assert_array_equal(np.isnan(numba_kernels.relu(x)), np.isnan(x))
@@ -309,6 +312,7 @@ def every_result(seed: int, dtype: Any) -> list[np.ndarray]:
         numba_kernels.conv2d(x, w, 1, 1),
         numba_kernels.conv2d_grad_input(gy, w, x.shape, 1, 1),
         numba_kernels.conv2d_grad_weight(gy, x, w.shape, 1, 1),
+        numba_kernels.conv2d_weight_squares(gy, x, w.shape, 1, 1),
         numba_kernels.matmul(rows.reshape(-1, 5)[:801].T, rows.reshape(-1, 5)[:801]),
         numba_kernels.matmul(rows.T[:1000], rows[:, :1301]),
         numba_kernels.matmul(rows.reshape(-1)[:39000].reshape(60, 650), rows.reshape(-1)[:39000].reshape(650, 60)),
@@ -343,6 +347,7 @@ def test_shapes_that_do_not_fit_are_refused_before_a_kernel_runs(rng) -> None:
         ("conv2d", (x[:, :2, :2], w, 1, 0), {}),
         ("conv2d_grad_input", (gy[:, :4], w, x.shape, 1, 1), {}),
         ("conv2d_grad_weight", (gy[..., :3], x, w.shape, 1, 1), {}),
+        ("conv2d_weight_squares", (gy[..., :3], x, w.shape, 1, 1), {}),
         ("batchnorm_train", (rows, column[:3], column, 1e-5), {}),
         ("batchnorm_apply", (rows, column, column[:3]), {}),
         ("batchnorm_backward", (rows[:, :5], rows, column, column, column, 1e-5), {}),
@@ -355,6 +360,8 @@ def test_shapes_that_do_not_fit_are_refused_before_a_kernel_runs(rng) -> None:
         ("adam_flat", (theta, grad, m, v, factors[:7], ends, *penalties), {}),
         ("adam_flat", (theta, grad, m, v, factors, ends + 1, *penalties), {}),
         ("adam_flat", (theta, grad, m, v, factors, ends[:1], *penalties), {}),
+        ("pull", (grad, theta, m, v[:3]), {}),
+        ("pull", (rows, rows, rows, rows), {}),
         ("gather_images", (images, order + 50, source, table, kind), {}),
         ("gather_images", (images, order, source - 30, table, kind), {}),
         ("gather_images", (images, order, source, table[:1], kind), {}),

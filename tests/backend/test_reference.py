@@ -39,15 +39,16 @@ def test_convolution_gradients(x_shape: Any, w_shape: Any, stride: int, padding:
     """Each output entry hands its gradient to the entries it was made of, one by one."""
     x, w = rng.normal(size=x_shape), rng.normal(size=w_shape)
     gy = rng.normal(size=scipy_conv(x, w, stride, padding).shape)
-    gx, gw = np.zeros(x_shape), np.zeros(w_shape)
+    gx, gws = np.zeros(x_shape), np.zeros((x_shape[3], *w_shape))
     for o, u, v, n in np.ndindex(gy.shape):
         for i, c, d in np.ndindex(*w_shape[1:]):
             a, b = u * stride - padding + c, v * stride - padding + d
             if 0 <= a < x_shape[1] and 0 <= b < x_shape[2]:
                 gx[i, a, b, n] += w[o, i, c, d] * gy[o, u, v, n]
-                gw[o, i, c, d] += x[i, a, b, n] * gy[o, u, v, n]
+                gws[n, o, i, c, d] += x[i, a, b, n] * gy[o, u, v, n]
     close(reference.conv2d_grad_input(gy, w, x_shape, stride, padding), gx)
-    close(reference.conv2d_grad_weight(gy, x, w_shape, stride, padding), gw)
+    close(reference.conv2d_grad_weight(gy, x, w_shape, stride, padding), gws.sum(axis=0))
+    close(reference.conv2d_weight_squares(gy, x, w_shape, stride, padding), (gws**2).sum(axis=0))
 
 
 def test_matmul(rng: np.random.Generator) -> None:

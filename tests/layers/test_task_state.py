@@ -124,7 +124,7 @@ def test_penalty_of_task_0() -> None:
     params = model.init(np.random.default_rng(0), np.float64)
     params = {name: params[name] for name in model.trainable}
     decayed = {f"{name}.weight" for name in ("conv1", "conv2", "fc1", "fc2")}
-    for name, found in penalty_gradient(halrp, params, halrp.base_penalties()).items():
+    for name, found in penalty_gradient(halrp, params, halrp.trainer.decay(halrp.layers())).items():
         np.testing.assert_allclose(found, WD * params[name] if name in decayed else 0.0 * found, rtol=1e-9, atol=1e-15)
 
 

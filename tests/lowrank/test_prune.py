@@ -338,7 +338,7 @@ def test_wrong_plans_and_factors_are_refused() -> None:
         with pytest.raises(ConfigError, match=message):
             prune([], plan)
     A, B = np.ones((2, 3)), np.ones((4, 2))
-    for bad in ((B, A), (A, B.astype(np.float32)), (A[0], B), (A.astype(int), B.astype(int)), (A[:0], B[:, :0])):
+    for bad in ((B, A), (A, B.astype(np.float32)), (A[0], B), (A.astype(int), B.astype(int)), (A[:, :0], B)):
         with pytest.raises(ShapeError, match="factors of layer fc1: expected A"):
             prune([{"fc1": bad}], plan_for("relative"))
     for value in (np.nan, np.inf):
@@ -347,3 +347,22 @@ def test_wrong_plans_and_factors_are_refused() -> None:
         for rule in PRUNE_RULES:
             with pytest.raises(DivergenceError, match="factors with finite entries"):
                 prune([{"fc1": (broken, B)}], plan_for(rule))
+
+
+# ---- rank 0 ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", PRUNE_RULES)
+@pytest.mark.parametrize("fraction", [None, 0.0, 0.5, 1.0])
+def test_a_rank_of_0_has_nothing_to_prune(rule: str, fraction: float | None, dtype: Any) -> None:
+    """And takes no part in what is pruned of others."""
+    (task,) = random_tasks(3, dtype, tasks=1)
+    empty = np.zeros((0, 4), dtype), np.zeros((3, 0), dtype)
+    plan = PrunePlan(rule, None if rule == "absolute" else fraction, 0.1)
+    (alone,) = prune([task], plan)
+    (beside,) = prune([{"none": empty, **task}], plan)
+    for layer, pair in alone.items():
+        for a, b in zip(pair, beside[layer], strict=True):
+            np.testing.assert_array_equal(a, b)
+    ((A, B),) = prune([{"none": empty}], plan)[0].values()
+    assert (A.shape, B.shape, A.dtype, B.dtype) == ((0, 4), (3, 0), dtype, dtype)

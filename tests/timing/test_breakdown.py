@@ -38,6 +38,7 @@ CONV_FLOPS = 2 * (5 * 3 * 5 * 5) * (8 * 8 * 4)
         ),
         ("relu", (X,), {}, X, 0, 2 * X.nbytes, "3x8x8x4"),
         ("adam_flat", (zeros(6), zeros(6), zeros(6), zeros(6)), {}, None, 0, 4 * 6 * 7, "6"),
+        ("pull", (zeros(6), zeros(6), zeros(6), zeros(6)), {}, None, 0, 4 * 6 * 5, "6"),
     ],
 )
 def test_work_of_an_op(
@@ -50,11 +51,11 @@ def test_a_fused_backward_costs_its_forward_once_or_twice() -> None:
     work, saved, pooled, channel = Work(), object(), zeros(5, 4, 4, 4), zeros(5)
     forward = work.of("conv_block", (X, W, channel), {**CONV, "pool": 2}, (pooled, channel, channel, saved))
     assert forward[0] == CONV_FLOPS
-    for gx, times in ((X, 2), (None, 1)):
-        result = (gx, W, channel, channel)
+    for gx, gw, times in ((X, W, 2), (None, W, 1), (X, None, 1), (None, None, 0)):
+        result = (gx, gw, channel, channel)
         flops, moved, shape = work.of("conv_block_backward", (pooled,), {"saved": saved}, result)
         assert (flops, shape) == (times * CONV_FLOPS, "5x3x5x5")
-        passed = [pooled, W, channel, channel, X, GY, *([gx] if gx is not None else [])]
+        passed = [pooled, channel, channel, X, GY, *(array for array in (gx, gw) if array is not None)]
         assert moved == sum(array.nbytes for array in passed)
 
 
