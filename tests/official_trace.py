@@ -220,7 +220,9 @@ class LossRecord(Hooks):
         self.method, self.rows = method, []
 
     def before_update(self, plan: PhasePlan, state: Any, loss: Any) -> None:
-        penalties = {"base": self.method.base_penalties, "perturbation": self.method.penalties}.get(plan.name, dict)()
+        method = self.method
+        found = {"base": lambda: method.trainer.decay(method.layers()), "perturbation": method.penalties}
+        penalties = found.get(plan.name, dict)()
         self.rows.append([plan.task, float(bool(penalties)), float(loss + penalty_value(state.params, penalties))])
 
 

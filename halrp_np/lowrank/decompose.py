@@ -98,11 +98,11 @@ def initial_factors(decomposition: Decomposition, rank: int) -> tuple[Array, Arr
 
     Shapes: A (r, I), B (J, r).
     Math:   A = diag(√s) Vᵀ and B = U diag(√s), first r components; so B A = Σ_{i≤r} s_i u_i v_iᵀ and
-            ½(‖A‖² + ‖B‖²) = Σ_{i≤r} s_i, the least any factors of that product can have.
-    Raises: ConfigError when rank is not in 1..q.
+            ½(‖A‖² + ‖B‖²) = Σ_{i≤r} s_i, the least any factors of that product can have. At rank 0 they are empty.
+    Raises: ConfigError when rank is not in 0..q.
     Reference: HALRP (arXiv 2311.15161), initialisation of the low-rank factors.
     """
-    _check_rank("initial_factors", rank, decomposition.size)
+    _check_rank("initial_factors", rank, decomposition.size, least=0)
     xp = array_module(decomposition.s)
     root = xp.sqrt(decomposition.s[:rank])
     A = root.reshape(-1, 1) * decomposition.Vt[:rank]
@@ -134,12 +134,12 @@ def check_finite(where: str, what: str, array: Array) -> None:
         )
 
 
-def _check_rank(where: str, rank: int, size: int) -> None:
+def _check_rank(where: str, rank: int, size: int, least: int = 1) -> None:
     """Refuse a rank that the decomposition does not have."""
-    if isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank <= size:
+    if isinstance(rank, bool) or not isinstance(rank, int) or not least <= rank <= size:
         raise ConfigError(
             where,
-            expected=f"a whole rank between 1 and {size}",
+            expected=f"a whole rank between {least} and {size}",
             received=repr(rank),
             next_step="Use a rank that allocate_ranks returned for this layer.",
         )

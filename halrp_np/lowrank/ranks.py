@@ -83,8 +83,8 @@ def allocate_ranks(
     Shapes: scores[layer] (q,) descending on the host, layers in network order.
     Math:   sort all c descending; keep 0..k*, k* the first index whose cumulative share is strictly above `share`;
             r_l = clamp(kept of layer l, 1, cap). What a clamp adds or takes is not made up for elsewhere.
-            `flat`: r_l = min(cap, q_l). Equal scores are taken in network order.
-    Raises: ConfigError for an unknown rule, a cap below 1 or a negative share; ShapeError or DivergenceError for scores
+            `flat`: r_l = min(cap, q_l). Equal scores are taken in network order. With a cap of 0 every rank is 0.
+    Raises: ConfigError for an unknown rule, a cap or a share below 0; ShapeError or DivergenceError for scores
         that are not finite descending vectors.
     Reference: HALRP (arXiv 2311.15161), rank estimation.
     """
@@ -126,7 +126,7 @@ def best_first(parts: Decomposition, scores: HostVector) -> Decomposition:
 
 
 def _decision(layer: str, c: HostVector, shares: HostVector, kept: int, cap: int) -> RankDecision:
-    """Clamp one layer's count to 1..cap and note why."""
+    """Clamp one layer's count to 1..cap and note why; the cap wins, so that a cap of 0 leaves nothing."""
     rank = min(max(kept, 1), cap)
     total = float(c.sum())
     return RankDecision(
@@ -136,8 +136,8 @@ def _decision(layer: str, c: HostVector, shares: HostVector, kept: int, cap: int
         kept=kept,
         clamp="raised" if rank > kept else "capped" if rank < kept else "none",
         score_sum=total,
-        last_score=float(c[rank - 1]),
-        cumulative_share=float(shares[rank - 1]),
+        last_score=float(c[rank - 1]) if rank else 0.0,
+        cumulative_share=float(shares[rank - 1]) if rank else 0.0,
         kept_fraction=float(c[:rank].sum()) / total if total > 0 else 1.0,
     )
 
@@ -191,8 +191,8 @@ def _check_options(scores: Mapping[str, HostVector], share: float, cap: int, rul
         _refuse("at least one layer", "none")
     if not share >= 0:  # also catches NaN
         _refuse("share of at least 0", repr(share))
-    if isinstance(cap, bool) or not isinstance(cap, int) or cap < 1:
-        _refuse("cap as a whole number of at least 1", repr(cap))
+    if isinstance(cap, bool) or not isinstance(cap, int) or cap < 0:
+        _refuse("cap as a whole number of at least 0", repr(cap))
 
 
 def _refuse(expected: str, received: str) -> None:

@@ -4,7 +4,8 @@ Shared by all conventions: the base network of task 0 counts once, with its head
 entries.
   released   per task: scalings, non-zero factor entries, BatchNorm scale and shift, head. What published sizes mean.
   dense      the same with every factor entry. What the pruning budget compares with.
-  honest     released, plus the per-task biases and BatchNorm running statistics that the released count leaves out.
+  honest     released, plus the per-task biases and BatchNorm running statistics that the released count leaves out, and
+             what is kept only to learn further tasks.
 """
 
 import math
@@ -27,7 +28,11 @@ HostArray: TypeAlias = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class TaskSize:
-    """How many numbers one later task adds, by kind."""
+    """How many numbers one later task adds, by kind.
+
+    `weights` are dense ones, of convolutions and linear layers, that the task has for itself; `training_state` is what
+    the method keeps only to learn further tasks, all of it with the newest one.
+    """
 
     scalings: int
     factors_sparse: int
@@ -36,11 +41,13 @@ class TaskSize:
     head: int
     bias: int
     running_stats: int
+    weights: int = 0
+    training_state: int = 0
 
     @property
     def fixed(self) -> int:
         """What no pruning removes, in the released convention."""
-        return self.scalings + self.batchnorm + self.head
+        return self.weights + self.scalings + self.batchnorm + self.head
 
     @property
     def released(self) -> int:
@@ -54,8 +61,8 @@ class TaskSize:
 
     @property
     def honest(self) -> int:
-        """The task's numbers with biases and running statistics."""
-        return self.released + self.bias + self.running_stats
+        """The task's numbers with biases, running statistics and what is kept for training."""
+        return self.released + self.bias + self.running_stats + self.training_state
 
 
 def count_nonzero(array: Array) -> int:
@@ -94,7 +101,7 @@ def dense_count(base: int, sizes: Sequence[TaskSize]) -> int:
 
 
 def honest_count(base: int, sizes: Sequence[TaskSize]) -> int:
-    """Return the released count with the per-task biases and running statistics added."""
+    """Return the released count with biases, running statistics and what only further tasks need added."""
     return _checked(base) + sum(size.honest for size in sizes)
 
 
@@ -109,7 +116,7 @@ def growth_dense(base: int, sizes: Sequence[TaskSize]) -> float:
 
 
 def growth_honest(base: int, sizes: Sequence[TaskSize]) -> float:
-    """Return the increase over task 0 with biases and running statistics."""
+    """Return the increase over task 0 with biases, running statistics and what only further tasks need."""
     return honest_count(base, sizes) / int(base) - 1
 
 

@@ -13,16 +13,15 @@ from typing import Any
 import numpy as np
 
 from .. import lowrank
-from ..backend import Device, Streams, to_host
+from ..backend import to_host
 from ..errors import ConfigError
 from ..layers import Sequential, perturb
-from ..losses import CrossEntropy
 from ..lowrank import Decomposition, RankDecision
-from ..training import Hooks, Penalty, PhasePlan, exponential_gamma, make_optimizer, train_phase
+from ..training import Hooks, Penalty
 from ..typing import Params
-from .base import MethodTask
+from .base import HEAD, MethodTask, kind_of
 from .importance import Importance, importances
-from .networks import HEAD, PerturbedNetworks, RankChoice
+from .networks import PerturbedNetworks, RankChoice
 from .settings import HalrpSettings
 
 
@@ -34,17 +33,10 @@ class Halrp(PerturbedNetworks):
 
     settings_class = HalrpSettings
 
-    def __init__(
-        self,
-        build: Callable[[int], Sequential],
-        settings: HalrpSettings,
-        *,
-        device: Device,
-        dtype: Any,
-        streams: Streams,
-    ) -> None:
-        super().__init__(build, device)
-        self.settings, self.dtype, self.streams = settings, dtype, streams
+    def __init__(self, build: Callable[[int], Sequential], settings: HalrpSettings, **where: Any) -> None:
+        """`where` as for Learned: device, dtype, streams."""
+        super().__init__(build, settings, **where)
+        self.settings = settings
         if settings.warmup_epochs > settings.epochs:
             raise ConfigError(
                 "warmup_epochs",
@@ -71,27 +63,23 @@ class Halrp(PerturbedNetworks):
         self.choices.append(choice)
         self.prune(hooks)
 
-    def train_base(self, task: MethodTask, hooks: Hooks) -> Params:
-        """Task 0: train every parameter, with ½λ‖W‖² on the weights that later tasks will reuse."""
-        model = self.build(task.classes)
-        start = self.fresh_params(model, task.position)
-        return self.train("base", self.settings.epochs, model, start, self.base_penalties(), task, hooks)
-
     def warm_up(self, task: MethodTask, hooks: Hooks) -> Params:
         """Fine-tune a free copy of task 0's network, with a fresh head and without penalty: its weights are F."""
         model = self.build(task.classes)
         start = {**self.base, **self.fresh_head(model, task.position)}
-        return self.train("warm-up", self.settings.warmup_epochs, model, start, {}, task, hooks)
+        return self.trainer.phase("warm-up", model, start, task, hooks, epochs=self.settings.warmup_epochs)
 
     def fit_scalings(self, free: Params) -> tuple[Params, dict[str, Decomposition]]:
         """R and S of every layer by least squares, and the singular value decomposition of what they leave."""
-        scalings: Params = {}
+        scalings = self.unit_scalings()
         residuals: dict[str, Decomposition] = {}
         for name in self.layers():
             W, F = self.base[f"{name}.weight"], free[f"{name}.weight"]
-            R = lowrank.fit_row_scale(W, F)
-            S = lowrank.fit_col_scale(W, F, R, self.settings.s_fit)
-            scalings[f"{name}.R"], scalings[f"{name}.S"] = R, S
+            R, S = scalings[f"{name}.R"], scalings[f"{name}.S"]
+            if self.settings.scalings:
+                R = lowrank.fit_row_scale(W, F)
+                S = lowrank.fit_col_scale(W, F, R, self.settings.s_fit)
+                scalings[f"{name}.R"], scalings[f"{name}.S"] = R, S
             residuals[name] = lowrank.decompose(lowrank.window_mean(lowrank.residual(W, F, R, S)))
         return scalings, residuals
 
@@ -150,19 +138,25 @@ class Halrp(PerturbedNetworks):
         """Train R, S, A, B, biases, normalisation and head; the base weights stay frozen."""
         model = perturb(self.build(task.classes), HEAD)
         epochs = self.settings.epochs - self.settings.warmup_epochs
-        shared = self.base_weights()
-        trained = self.train("perturbation", epochs, model, {**shared, **start}, self.penalties(), task, hooks)
-        return {name: value for name, value in trained.items() if name not in shared}
-
-    def base_penalties(self) -> dict[str, Penalty]:
-        """½λ‖W‖² on the weights that later tasks will reuse; none on biases, normalisation and head."""
-        return {f"{name}.weight": Penalty(l2=self.settings.weight_decay) for name in self.layers()}
+        still = set() if self.settings.scalings else {name for name in start if kind_of(name) == "scalings"}
+        trained = self.trainer.phase(
+            "perturbation",
+            model,
+            {**self.base_weights(), **start},
+            task,
+            hooks,
+            epochs=epochs,
+            penalties=self.penalties(),
+            wanted=tuple(name for name in model.trainable if name not in still),
+        )
+        return {name: trained[name] for name in start if name not in still}
 
     def penalties(self) -> dict[str, Penalty]:
         """½λ‖· - centre‖² on the scalings, ½λ‖·‖² + λ₁|·|₁ on the factors; none on biases, normalisation and head."""
         scaling = Penalty(l2=self.settings.weight_decay, centre=self.settings.scaling_centre)
         factor = Penalty(l1=self.settings.l1, l2=self.settings.weight_decay)
-        kinds = {"R": scaling, "S": scaling, "A": factor, "B": factor}
+        kinds = {"R": scaling, "S": scaling} if self.settings.scalings else {}
+        kinds |= {"A": factor, "B": factor}
         return {f"{name}.{entry}": penalty for name in self.layers() for entry, penalty in kinds.items()}
 
     def prune(self, hooks: Hooks) -> None:
@@ -191,54 +185,3 @@ class Halrp(PerturbedNetworks):
         for own, factors in zip(self.tasks[first:], pruned, strict=True):
             for name, (A, B) in factors.items():
                 own[f"{name}.A"], own[f"{name}.B"] = A, B
-
-    def train(
-        self,
-        phase: str,
-        epochs: int,
-        model: Sequential,
-        start: Params,
-        penalties: dict[str, Penalty],
-        task: MethodTask,
-        hooks: Hooks,
-    ) -> Params:
-        """One phase with its own optimizer and learning-rate schedule."""
-        s = self.settings
-        plan = PhasePlan(
-            task.position, phase, epochs, s.batch_size, s.learning_rate, self.gamma(task), s.shuffle, s.drop_last
-        )
-        optimizer = make_optimizer(s.optimizer, scale=s.gradient_scale, momentum=s.momentum)
-        return train_phase(
-            plan,
-            model,
-            start,
-            task.train,
-            loss=CrossEntropy(),
-            optimizer=optimizer,
-            penalties=penalties,
-            streams=self.streams,
-            hooks=hooks,
-        )
-
-    def gamma(self, task: MethodTask) -> float:
-        """The learning rate's factor a step."""
-        if self.settings.gamma_rule == "fixed":
-            return self.settings.gamma
-        return exponential_gamma(
-            self.settings.gamma_rule,
-            batch=self.settings.batch_size,
-            train_images=len(task.train),
-            tasks=task.tasks,
-            train_share=task.train_share,
-            validation_share=task.validation_share,
-        )
-
-    def fresh_params(self, model: Sequential, position: int) -> Params:
-        """Initial parameters, drawn on the host from this task's stream."""
-        host = model.init(self.streams.generator("init", position), self.dtype)
-        return {name: self.device.to_device(value) for name, value in host.items()}
-
-    def fresh_head(self, model: Sequential, position: int) -> Params:
-        """Initial parameters of the head alone."""
-        host = model.layers[HEAD].init(self.streams.generator("head", position), self.dtype)
-        return {f"{HEAD}.{name}": self.device.to_device(value) for name, value in host.items()}

@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 
 from .. import lowrank
-from ..backend import Device, to_host
-from ..errors import ConfigError
+from ..backend import array_module, to_host
 from ..layers import Conv2d, Sequential, decomposed_layers, merged_params, perturb
 from ..lowrank import Factors, RankDecision, TaskSize
+from ..training import Hooks
 from ..typing import Params
-from .base import HostArrays, MethodTask
+from .base import HEAD, HostArrays, MethodTask, below, entries, head_entries, kind_of
 from .importance import IMPORTANCES
-
-HEAD = "head"
-FACTORS = ("A", "B")
+from .learned import Learned
+from .settings import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -33,79 +32,76 @@ class RankChoice:
     """The ranks by every importance that was measured, the chosen one's among them: name, then layer."""
 
 
-class PerturbedNetworks:
-    """`base` is task 0's network; `tasks[t-1]` is what task t owns: scalings, factors, biases, normalisation, head."""
+class FrozenBase(Learned):
+    """`base` is task 0's network; `tasks[t-1]` is what task t owns, which replaces or perturbs what is in the base.
 
-    def __init__(self, build: Callable[[int], Sequential], device: Device) -> None:
-        self.build, self.device = build, device
-        self.classes: list[int] = []
+    A task that owns factors perturbs the frozen weights; scalings that it does not own are 1.
+    """
+
+    def __init__(self, build: Callable[[int], Sequential], settings: TrainingSettings, **where: Any) -> None:
+        """`where` as for Learned: device, dtype, streams."""
+        super().__init__(build, settings, **where)
         self.base: Params = {}
         self.tasks: list[Params] = []
-        self.choices: list[RankChoice] = []
 
-    def expect_next(self, task: MethodTask) -> None:
-        """Count the task in.
+    @property
+    def learned(self) -> int:
+        """How many tasks have been learned."""
+        return len(self.tasks) + bool(self.base)
 
-        Raises: ConfigError when tasks are skipped, repeated, or offered again after a failure.
-        """
-        learned = len(self.tasks) + bool(self.base)
-        if task.position != learned:
-            raise ConfigError(
-                "learn",
-                expected=f"task {learned}, the next of the stream",
-                received=f"task {task.position}",
-                next_step="Learn tasks once and in order, with a new method or one loaded from a saved state.",
-            )
-        self.classes = [*self.classes[:learned], task.classes]
-
-    def layers(self) -> list[str]:
-        """The decomposed layers in network order."""
-        return list(decomposed_layers(self.build(self.classes[0]), HEAD))
+    def train_base(self, task: MethodTask, hooks: Hooks) -> Params:
+        """Task 0: train every parameter, with ½λ‖W‖² on the weights that later tasks will reuse."""
+        model = self.build(task.classes)
+        start = self.fresh_params(model, task.position)
+        return self.trainer.phase("base", model, start, task, hooks, penalties=self.trainer.decay(self.layers()))
 
     def base_weights(self) -> Params:
         """The frozen weights that every later task shares, by reference."""
         return {f"{name}.weight": self.base[f"{name}.weight"] for name in self.layers()}
 
-    def window(self, layer: str) -> int:
-        """Kernel positions over which the layer's low-rank part repeats: kh kw, or 1 for a linear layer."""
-        found = decomposed_layers(self.build(self.classes[0]), HEAD)[layer]
-        return found.kernel**2 if isinstance(found, Conv2d) else 1
+    def tensors(self, position: int) -> Params:
+        """Every named tensor that answers for the task: task 0's network, or the frozen weights and the task's own.
 
-    def factors(self, own: Params) -> Factors:
-        """A and B of each layer of one task."""
-        return {name: (own[f"{name}.A"], own[f"{name}.B"]) for name in self.layers()}
+        Raises: ConfigError when that task has not been learned.
+        """
+        self.model(position)
+        return {**self.base_weights(), **self.tasks[position - 1]} if position else dict(self.base)
 
-    def network(self, position: int) -> tuple[Sequential, Params]:
+    def network(self, position: int, tensors: Params | None = None) -> tuple[Sequential, Params]:
         """The plain network of the task at that position, its effective weights formed.
 
         Raises: ConfigError when that task has not been learned.
         """
-        if not 0 <= position < len(self.classes) or not self.base:
-            raise ConfigError(
-                "task",
-                expected=f"a learned task, 0 to {len(self.classes) - 1}",
-                received=str(position),
-                next_step="Choose one of these, or let the run learn more tasks.",
-            )
-        model = self.build(self.classes[position])
-        if position == 0:
-            return model, self.base
-        own = {**self.base_weights(), **self.tasks[position - 1]}
-        return model, merged_params(perturb(model, HEAD), own)
+        model, own = self.model(position), self.tensors(position) if tensors is None else tensors
+        if not any(kind_of(name) == "factors" for name in own):
+            return model, own
+        return model, merged_params(perturb(model, HEAD), {**self.unit_scalings(), **own})
 
-    def base_parameters(self) -> int:
-        """Parameters of task 0's network, head included; running statistics are no parameters."""
-        return sum(int(self.base[name].size) for name in self.build(self.classes[0]).trainable)
+    def unit_scalings(self) -> Params:
+        """R = S = 1 of every layer, on the device."""
+        found: Params = {}
+        for name, W in self.base_weights().items():
+            layer, xp = name.removesuffix(".weight"), array_module(W)
+            found[f"{layer}.R"] = xp.ones(W.shape[0], dtype=W.dtype)
+            found[f"{layer}.S"] = xp.ones(W.shape[1], dtype=W.dtype)
+        return found
+
+    def factors(self, own: Params) -> Factors:
+        """A and B of each layer of one task, none where it has none."""
+        return {name: (own[f"{name}.A"], own[f"{name}.B"]) for name in self.layers() if f"{name}.A" in own}
 
     def sizes(self) -> list[TaskSize]:
-        """What each later task adds, in order."""
+        """What each later task adds, in order; scalings that stay 1 are nobody's."""
         return [
-            lowrank.task_size(
-                self.factors(own),
-                batchnorm=_entries(own, "gamma", "beta"),
-                head=sum(int(value.size) for name, value in own.items() if name.startswith(f"{HEAD}.")),
-                bias=sum(int(own[f"{name}.bias"].size) for name in self.layers()),
-                running_stats=_entries(own, "running_mean", "running_var"),
+            dataclasses.replace(
+                lowrank.task_size(
+                    self.factors(own),
+                    batchnorm=entries(own, "gamma", "beta"),
+                    head=head_entries(own),
+                    bias=entries(own, "bias"),
+                    running_stats=entries(own, "running_mean", "running_var"),
+                ),
+                scalings=entries(own, "R", "S"),
             )
             for own in self.tasks
         ]
@@ -114,6 +110,41 @@ class PerturbedNetworks:
         """Bytes that each task's own numbers take on disk, task 0 first, sparse factors stored sparsely."""
         tasks = [sum(array.nbytes for array in _packed("", own).values()) for own in self.tasks]
         return [sum(int(value.nbytes) for value in self.base.values()), *tasks]
+
+    def state(self) -> tuple[HostArrays, dict[str, Any]]:
+        """Everything learned so far: host arrays by `task/name`, and JSON values."""
+        arrays = {f"0/{name}": to_host(value) for name, value in self.base.items()}
+        for position, own in enumerate(self.tasks, start=1):
+            arrays.update(_packed(f"{position}/", own))
+        return arrays, {"classes": self.classes, "tasks": len(self.tasks)}
+
+    def load(self, arrays: HostArrays, meta: dict[str, Any]) -> None:
+        """Take up what `state` returned."""
+        self.classes = list(meta["classes"])
+        self.base = self._unpacked(arrays, "0/")
+        self.tasks = [self._unpacked(arrays, f"{position}/") for position in range(1, meta["tasks"] + 1)]
+
+    def _unpacked(self, arrays: HostArrays, prefix: str) -> Params:
+        """One task's numbers on the device, sparse factors made dense again."""
+        found = below(arrays, prefix)
+        own = {name: value for name, value in found.items() if "#" not in name}
+        for name in {name.partition("#")[0] for name in found if "#" in name}:
+            own[name] = lowrank.unpack_sparse(below(found, f"{name}#"))
+        return {name: self.device.to_device(value) for name, value in own.items()}
+
+
+class PerturbedNetworks(FrozenBase):
+    """Networks whose ranks were chosen, with what they were chosen from."""
+
+    def __init__(self, build: Callable[[int], Sequential], settings: TrainingSettings, **where: Any) -> None:
+        """`where` as for Learned: device, dtype, streams."""
+        super().__init__(build, settings, **where)
+        self.choices: list[RankChoice] = []
+
+    def window(self, layer: str) -> int:
+        """Kernel positions over which the layer's low-rank part repeats: kh kw, or 1 for a linear layer."""
+        found = decomposed_layers(self.build(self.classes[0]), HEAD)[layer]
+        return found.kernel**2 if isinstance(found, Conv2d) else 1
 
     def rank_rows(self) -> list[dict[str, Any]]:
         """One row a task and layer: rank, importance, the reason for the decision, and the rank by each importance."""
@@ -129,10 +160,8 @@ class PerturbedNetworks:
         ]
 
     def state(self) -> tuple[HostArrays, dict[str, Any]]:
-        """Everything learned so far: host arrays by `task/name`, and JSON values."""
-        arrays = {f"0/{name}": to_host(value) for name, value in self.base.items()}
-        for position, own in enumerate(self.tasks, start=1):
-            arrays.update(_packed(f"{position}/", own))
+        """Everything learned so far: host arrays by `task/name` and `spectrum/task/layer`, and JSON values."""
+        arrays, meta = super().state()
         for position, choice in enumerate(self.choices, start=1):
             arrays.update({f"spectrum/{position}/{name}": values for name, values in choice.spectra.items()})
         choices = [
@@ -143,30 +172,20 @@ class PerturbedNetworks:
             }
             for choice in self.choices
         ]
-        return arrays, {"classes": self.classes, "tasks": len(self.tasks), "choices": choices}
+        return arrays, {**meta, "choices": choices}
 
     def load(self, arrays: HostArrays, meta: dict[str, Any]) -> None:
         """Take up what `state` returned."""
-        self.classes = list(meta["classes"])
-        self.base = self._unpacked(arrays, "0/")
-        self.tasks = [self._unpacked(arrays, f"{position}/") for position in range(1, meta["tasks"] + 1)]
+        super().load(arrays, meta)
         self.choices = [
             RankChoice(
                 [RankDecision(**decision) for decision in choice["decisions"]],
                 dict(choice["importance"]),
-                _below(arrays, f"spectrum/{position}/"),
+                below(arrays, f"spectrum/{position}/"),
                 dict(choice["alternatives"]),
             )
             for position, choice in enumerate(meta["choices"], start=1)
         ]
-
-    def _unpacked(self, arrays: HostArrays, prefix: str) -> Params:
-        """One task's numbers on the device, sparse factors made dense again."""
-        found = _below(arrays, prefix)
-        own = {name: value for name, value in found.items() if "#" not in name}
-        for name in {name.partition("#")[0] for name in found if "#" in name}:
-            own[name] = lowrank.unpack_sparse(_below(found, f"{name}#"))
-        return {name: self.device.to_device(value) for name, value in own.items()}
 
 
 def rank_column(importance: str) -> str:
@@ -179,18 +198,8 @@ def _packed(prefix: str, own: Params) -> HostArrays:
     arrays: HostArrays = {}
     for name, value in own.items():
         host = to_host(value)
-        if name.rpartition(".")[2] in FACTORS:
+        if kind_of(name) == "factors":
             arrays.update({f"{prefix}{name}#{part}": data for part, data in lowrank.pack_sparse(host).items()})
         else:
             arrays[f"{prefix}{name}"] = host
     return arrays
-
-
-def _below(arrays: HostArrays, prefix: str) -> HostArrays:
-    """The entries under a prefix, by what follows it."""
-    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
-
-
-def _entries(own: Params, *kinds: str) -> int:
-    """How many numbers the parameters of these kinds hold."""
-    return sum(int(value.size) for name, value in own.items() if name.rpartition(".")[2] in kinds)

@@ -8,10 +8,26 @@ from typing import Any
 from ..backend import Device, Streams
 from ..errors import ConfigError, nearest
 from .base import Method
+from .be import BatchEnsemble
+from .bn import TaskBatchNorm
+from .ewc import Ewc
+from .finetune import Finetune
 from .halrp import Halrp
+from .l2 import L2
+from .mtl import MultiTask
 from .settings import PRESETS, EwcSettings, HalrpSettings, L2Settings, Preset, TrainingSettings
+from .stl import SingleTask
 
-METHODS: dict[str, type[Any]] = {"halrp": Halrp}
+METHODS: dict[str, type[Any]] = {
+    "halrp": Halrp,
+    "stl": SingleTask,
+    "mtl": MultiTask,
+    "finetune": Finetune,
+    "l2": L2,
+    "ewc": Ewc,
+    "bn": TaskBatchNorm,
+    "be": BatchEnsemble,
+}
 """The class of each method; its `settings_class` names the settings that it reads."""
 
 METHOD_SETTINGS = frozenset(field.name for kind in (HalrpSettings, L2Settings, EwcSettings) for field in fields(kind))

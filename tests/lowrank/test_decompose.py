@@ -168,6 +168,12 @@ def test_window_mean(dtype: Any, layout: Callable[..., Any], rng: np.random.Gene
     assert (window_mean(flat) == flat).all()
 
 
+def test_at_rank_0_the_factors_are_empty() -> None:
+    A, B = initial_factors(decompose(np.random.default_rng(0).normal(size=(4, 3))), 0)
+    assert (A.shape, B.shape) == ((0, 3), (4, 0))
+    assert not (B @ A).any()
+
+
 def test_wrong_input_is_refused(rng: np.random.Generator) -> None:
     E = rng.normal(size=(4, 3, 2, 2))
     parts = decompose(window_mean(E))
@@ -178,9 +184,10 @@ def test_wrong_input_is_refused(rng: np.random.Generator) -> None:
         broken[1, 2] = bad
         with pytest.raises(DivergenceError, match="the residual with finite entries only, received NaN or infinity"):
             decompose(broken)
-    for rank in (0, 4, -1, 1.0, True):
-        with pytest.raises(ConfigError, match="whole rank between 1 and 3"):
+    for rank in (4, -1, 1.0, True):
+        with pytest.raises(ConfigError, match="whole rank between 0 and 3"):
             initial_factors(parts, rank)  # type: ignore[arg-type]
+    for rank in (0, 4, -1, 1.0, True):
         with pytest.raises(ConfigError, match="whole rank between 1 and 3"):
             truncated(parts, rank)  # type: ignore[arg-type]
     with pytest.raises(ShapeError, match=r"E of floats"):

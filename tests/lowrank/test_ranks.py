@@ -85,6 +85,11 @@ def test_the_threshold_is_strict() -> None:
     assert ranks(allocate_ranks(scores, share=0.49, cap=BIG)) == (1,)
 
 
+def test_a_cap_of_0_leaves_nothing() -> None:
+    for decision in allocate_ranks(EXAMPLE, share=0.9, cap=0):
+        assert (decision.rank, decision.last_score, decision.cumulative_share, decision.kept_fraction) == (0, 0, 0, 0)
+
+
 def test_flat_gives_the_cap_to_every_layer() -> None:
     decisions = allocate_ranks(EXAMPLE, share=0.1, cap=2, rule="flat")
     assert ranks(decisions) == (2, 2, 2)
@@ -200,6 +205,6 @@ def test_wrong_options_are_refused() -> None:
     for share in (np.nan, -0.1):
         with pytest.raises(ConfigError, match="share of at least 0"):
             allocate_ranks(EXAMPLE, share=share, cap=1)
-    for cap in (0, 1.5, True):
+    for cap in (-1, 1.5, True):
         with pytest.raises(ConfigError, match="cap as a whole number"):
             allocate_ranks(EXAMPLE, share=0.9, cap=cap)  # type: ignore[arg-type]

@@ -46,6 +46,8 @@ task_sizes = st.builds(
     head=counts,
     bias=counts,
     running_stats=counts,
+    weights=counts,
+    training_state=counts,
 )
 
 
@@ -120,10 +122,10 @@ def test_counts_add_up(base: int, sizes: list[TaskSize]) -> None:
     assert released_count(base, sizes) <= dense_count(base, sizes)
     assert released_count(base, sizes) <= honest_count(base, sizes)
     for size in sizes:
-        parts = size.scalings + size.batchnorm + size.head
+        parts = size.scalings + size.batchnorm + size.head + size.weights
         assert size.released == parts + size.factors_sparse
         assert size.dense == parts + size.factors_dense
-        assert size.honest == size.released + size.bias + size.running_stats
+        assert size.honest == size.released + size.bias + size.running_stats + size.training_state
     for count, growth in (
         (released_count, growth_released),
         (dense_count, growth_dense),

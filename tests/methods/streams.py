@@ -1,13 +1,14 @@
 """A small HALRP on a small stream, for tests."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from halrp_np.backend import Device, Streams
 from halrp_np.layers import Sequential
-from halrp_np.methods import PRESETS, Halrp, HalrpSettings, MethodTask
+from halrp_np.methods import METHODS, PRESETS, Halrp, HalrpSettings, MethodTask, make_method, settings_used
 from halrp_np.models import lenet, mlp
 from halrp_np.training import Hooks
 from training.blobs import Blobs
@@ -37,6 +38,20 @@ def make(
     """The method with small settings; later ones win."""
     settings = HalrpSettings(**{**PRESETS[preset], **SETTINGS, **changes})
     return kind(build, settings, device=Device("cpu"), dtype=dtype, streams=Streams(seed))
+
+
+def make_any(name: str, build: Callable[[int], Sequential] = small_lenet, *, seed: int = 0, **changes: Any) -> Any:
+    """The named method with small settings, those that it reads; later ones win."""
+    used = settings_used(name)
+    settings = {key: value for key, value in {**SETTINGS, **changes}.items() if key in used}
+    chosen = METHODS[name].settings_class(**settings)
+    return make_method(name, build, chosen, device=Device("cpu"), dtype=np.float64, streams=Streams(seed))
+
+
+def stream(tasks: int = 3) -> list[MethodTask]:
+    """The tasks of a stream, each of which knows all of them."""
+    plain = tuple(task(position, tasks=tasks) for position in range(tasks))
+    return [replace(one, stream=plain) for one in plain]
 
 
 def task(position: int, *, tasks: int = 3, dtype: Any = np.float64) -> MethodTask:

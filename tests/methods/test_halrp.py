@@ -159,7 +159,7 @@ def test_updates_and_rates_of_cifar100_split() -> None:
     ],
 )
 def test_the_rate_factor_of_each_rule(changes: dict[str, Any], gamma: float) -> None:
-    assert make(**changes).gamma(task(0)) == pytest.approx(gamma, rel=1e-14)
+    assert make(**changes).trainer.gamma(task(0)) == pytest.approx(gamma, rel=1e-14)
 
 
 def test_a_warm_up_longer_than_the_task_is_refused() -> None:
@@ -200,8 +200,8 @@ def test_the_penalties_fall_on_what_the_objective_names() -> None:
         expected = sum(l1 * abs(own[n]).sum() + 0.25 * (own[n] ** 2).sum() for n in names)
         assert penalty_value(own, penalties) == pytest.approx(expected, rel=1e-12)
     assert set(method.penalties()) == {f"{layer}.{kind}" for layer in method.layers() for kind in "RSAB"}
-    assert set(method.base_penalties()) == {f"{layer}.weight" for layer in ("conv1", "conv2", "fc1", "fc2")}
-    assert all((p.l1, p.l2, p.centre) == (0.0, 0.5, 0.0) for p in method.base_penalties().values())
+    decay = [(name, p.l1, p.l2, p.centre) for name, p in method.trainer.decay(method.layers()).items()]
+    assert decay == [(f"{layer}.weight", 0.0, 0.5, 0.0) for layer in ("conv1", "conv2", "fc1", "fc2")]
     assert {p.centre for name, p in learned(make(), 1).penalties().items() if name[-1] in "RS"} == {1.0}
 
 

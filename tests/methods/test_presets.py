@@ -66,7 +66,8 @@ def test_every_setting_has_a_help_text() -> None:
 
 def test_methods_by_name() -> None:
     options: dict[str, Any] = {"device": Device("cpu"), "dtype": np.float64, "streams": Streams(0)}
-    assert sorted(METHODS) == ["halrp"]
-    assert type(make_method("halrp", small_mlp, HalrpSettings(), **options)) is METHODS["halrp"]
+    assert sorted(METHODS) == ["be", "bn", "ewc", "finetune", "halrp", "l2", "mtl", "stl"]
+    for name, kind in METHODS.items():
+        assert type(make_method(name, small_mlp, kind.settings_class(), **options)) is kind
     with pytest.raises(ConfigError, match=r"method: expected one of halrp.*received 'ewk'"):
         make_method("ewk", small_mlp, HalrpSettings(), **options)

@@ -1,0 +1,34 @@
+"""BN: normalisation, biases and head of each task's own, on the weights of the first task.
+
+Objective of task t ≥ 1: min over γ, β, b and the head of L_t, with W frozen after task 0; running statistics follow the
+batches. HALRP with R = S = 1 and rank 0 comes to the same.
+
+Reference: a baseline of HALRP (arXiv 2311.15161), whose released code keeps all of these for each task; as a method of
+its own the patches of scales and shifts of Mudrakarta et al., arXiv 1810.10703.
+"""
+
+from __future__ import annotations
+
+from ..training import Hooks
+from .base import MethodTask, kind_of
+from .networks import FrozenBase
+
+
+class TaskBatchNorm(FrozenBase):
+    """The first task's weights, under normalisation, biases and a head for each task."""
+
+    def learn(self, task: MethodTask, hooks: Hooks) -> None:
+        """Learn the next task of the stream: the first in whole, a later one without its weights.
+
+        Raises: ConfigError when it is not the next one.
+        """
+        self.expect_next(task)
+        if task.position == 0:
+            self.base = self.train_base(task, hooks)
+            return
+        model = self.build(task.classes)
+        start = {**self.base, **self.fresh_head(model, task.position)}
+        moving = tuple(name for name in model.trainable if kind_of(name) != "weights")
+        # named as HALRP's phase, so that both draw the same batches
+        trained = self.trainer.phase("perturbation", model, start, task, hooks, wanted=moving)
+        self.tasks.append({name: value for name, value in trained.items() if kind_of(name) != "weights"})
