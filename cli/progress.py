@@ -43,6 +43,8 @@ class Pace:
     def step(self, plan: Any, step: int, steps: int) -> None:
         """A step is done."""
         before, now, per_epoch = self.heard, time.monotonic(), steps // plan.epochs
+        if plan.name == "together":  # then the first task's epochs show the images of all
+            self.images = [sum(self.images), *(0 for _ in self.images[1:])]
         if self.phase != (plan.task, plan.name):
             self.phase, self.mark = (plan.task, plan.name), (before, step - 1)
         if step % per_epoch == 0:

@@ -97,10 +97,10 @@ def read_finished(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[RunResu
     ]
     if len(unfinished) == len(results):
         raise ResumeError(
-            ", ".join(str(path) for path in folders),
+            ", ".join(str(path) for path in folders) or "paths",
             expected="at least one finished run",
             received="none",
-            next_step=f"Continue with `halrp-np resume {folders[0]}`.",
+            next_step=f"Continue with `halrp-np resume {folders[0]}`." if folders else "Name a folder with one.",
         )
     return [found for found in results if found.finished], unfinished
 

@@ -228,3 +228,59 @@ def test_what_show_does_not_know_it_says(invoke: Invoke, run_folder: Path) -> No
         "time: unknown, timing.json is damaged",
     ):
         assert words in result.stdout
+
+
+# ---- tables of later versions ---------------------------------------------------------------------------------------
+
+
+def test_a_folder_without_the_later_tables_is_shown(invoke: Invoke, run_folder: Path) -> None:
+    """As an earlier version left it: no changes.csv, no phases, fewer columns in capacity.csv."""
+    whole = invoke("show", run_folder).stdout
+    (run_folder / "changes.csv").unlink()
+    header, *rows = csv.reader((run_folder / "capacity.csv").read_text().splitlines())
+    kept = [column for column, name in enumerate(header) if name not in ("weights", "training_state")]
+    lines = [",".join(row[column] for column in kept) for row in (header, *rows)]
+    (run_folder / "capacity.csv").write_text("\n".join(lines) + "\n")
+    tasks = json.loads((run_folder / "timing.json").read_text())["tasks"]
+    old = [{key: task[key] for key in task if key != "phases"} for task in tasks]
+    (run_folder / "timing.json").write_text(json.dumps({"tasks": old}))
+    result = invoke("show", run_folder)
+    assert result.exit_code == 0, result.stderr
+    line = "\nNo bit of what answers for an earlier task has changed since it was learned.\n"
+    assert result.stdout == whole.replace(line, "")
+    assert line in whole
+
+
+def test_what_changed_of_earlier_tasks_is_added_up_by_cause(invoke: Invoke, run_folder: Path) -> None:
+    lines = [
+        "after_task,task,identity,kind,bytes,bytes_changed,accuracy_change",
+        "1,0,3,batchnorm,80,0,0.0",
+        "1,0,3,weights,4000,0,0.0",
+        "2,0,3,batchnorm,80,80,-2.5",
+        "2,0,3,weights,4000,12,-4.25",
+        "2,0,3,biases,40,4,1.0",
+        "2,1,0,factors,2000,600,-0.5",
+        "2,1,0,batchnorm,80,0,0.0",
+        "3,1,0,factors,1900,100,-0.25",
+        "3,1,0,batchnorm,80,0,0.0",
+    ]
+    (run_folder / "changes.csv").write_text("\n".join(lines) + "\n")
+    shown = invoke("show", run_folder).stdout.split("(points), by what changed\n")[1].splitlines()
+    assert " ".join(shown[0].split()) == "task accuracy by pruning by BatchNorm the rest bytes changed of"
+    assert shown[2].split() == ["0", "-5.75", "+0.00", "-2.50", "-3.25", "96", "4,120"]
+    assert shown[3].split() == ["1", "-0.75", "-0.75", "+0.00", "+0.00", "700", "1,980"]
+
+
+def test_the_curvature_after_the_newest_task_is_shown(invoke: Invoke, run_folder: Path) -> None:
+    lines = [
+        "after_task,task,identity,layer,trace,trace_stderr,top,top_stderr,products",
+        "0,0,3,fc1,9.0,0.0,8.0,0.0,0",
+        "1,0,3,fc1,1.5,0.0,0.125,0.0,0",
+        "1,0,3,head,2.34567,0.0123,,,60",
+    ]
+    (run_folder / "curvature.csv").write_text("\n".join(lines) + "\n")
+    shown = invoke("show", run_folder).stdout.split("in each layer's weight, after task 1\n")[1].splitlines()
+    assert [line.split() for line in shown[2:4]] == [
+        ["0", "fc1", "1.5", "0.125", "0"],
+        ["0", "head", "2.35", "±", "0.01", "not", "found", "60"],
+    ]
