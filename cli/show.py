@@ -33,6 +33,7 @@ GROWTH = {
     "honest": "growth over task 0, biases and running statistics counted too",
     "bytes": "growth over task 0, bytes on disk",
 }
+CAUSES = {"factors": "by pruning", "batchnorm": "by BatchNorm"}
 SHORT = 13
 """Letters of a task's name over a column of numbers."""
 RESULT = ("acc", "bwt", "forgetting_chaudhry")
@@ -235,6 +236,55 @@ def show_capacity(console: Console, run: Any) -> None:
     say_table(console, "Capacity: as released, honest, in bytes; in % of task 0, up to each task", columns, lines)
 
 
+def show_changes(console: Console, run: Any) -> None:
+    """What became of earlier tasks while later ones were learned, all boundaries added up."""
+    from .screen import say, say_table
+
+    rows = table(run, "changes.csv", ("after_task", "task", "kind", "bytes", "bytes_changed", "accuracy_change"))
+    if rows and not any(row["bytes_changed"] for row in rows):
+        say(console, "\nNo bit of what answers for an earlier task has changed since it was learned.")
+        return
+    lines = []
+    for task in sorted({row["task"] for row in rows}):
+        own = [row for row in rows if row["task"] == task]
+        changes = {kind: sum(r["accuracy_change"] for r in own if r["kind"] == kind) for kind in CAUSES}
+        rest = sum(row["accuracy_change"] for row in own if row["kind"] not in CAUSES)
+        parts = [*changes.values(), rest]
+        held = sum(row["bytes"] for row in own if row["after_task"] == own[-1]["after_task"])
+        changed = sum(row["bytes_changed"] for row in own)
+        lines.append([task, *(f"{part + 0.0:+.2f}" for part in (sum(parts), *parts)), f"{changed:,}", f"{held:,}"])
+    if lines:
+        columns = ("task", "accuracy", *CAUSES.values(), "the rest", "bytes changed", "of")
+        say_table(console, "Accuracy of earlier tasks since each was learned (points), by what changed", columns, lines)
+
+
+def show_curvature(console: Console, run: Any) -> None:
+    """The curvature of every learned task's layers after the newest one, if the run has recorded it."""
+    from .screen import say, say_table
+
+    needed = ("after_task", "task", "layer", "trace", "trace_stderr", "top", "top_stderr", "products")
+    rows = table(run, "curvature.csv", needed)
+    newest = max((row["after_task"] for row in rows), default=0)
+    lines = [
+        [row["task"], row["layer"], estimate(row, "trace"), estimate(row, "top"), row["products"]]
+        for row in rows
+        if row["after_task"] == newest
+    ]
+    if lines:
+        columns = ("task", "layer", "trace", "largest eigenvalue", "products")
+        title = f"Curvature of the loss in each layer's weight, after task {newest}"
+        say_table(console, title, columns, lines, words=("layer",))
+        say(console, "with one standard error; without products a number is exact")
+
+
+def estimate(row: Row, name: str) -> str:
+    """A number with its standard error, where it has one."""
+    if row[name] is None:
+        return "not found"
+    error = row[f"{name}_stderr"]
+    return f"{row[name]:.3g} ± {error:.1g}" if error else f"{row[name]:.3g}"
+
+
 def show_metrics(console: Console, run: Any) -> None:
     """Every measure of the accuracy matrix, the undefined ones too."""
     from .screen import say_table
@@ -305,6 +355,8 @@ PARTS = {
     "accuracy.csv": show_accuracy,
     "ranks.csv": show_ranks,
     "capacity.csv": show_capacity,
+    "changes.csv": show_changes,
+    "curvature.csv": show_curvature,
     "summary.json": show_metrics,
     "timing.json": show_time,
 }

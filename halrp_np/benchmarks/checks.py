@@ -21,6 +21,7 @@ from ..runs.environment import environment
 from ..runs.plain_json import plain
 from ..runs.record import RunFolder
 from ..training import PhasePlan
+from .boundary import LEAST_PRODUCTS
 from .catalog import STREAM_SETTINGS, builder_of, find_benchmark, new_method, open_stream
 from .config import RunConfig, fingerprint
 from .session import STATE, Reporter
@@ -39,11 +40,20 @@ def check_settings(config: RunConfig, device: Device) -> None:
     Raises: ConfigError for kernels of an unknown name, or settings that contradict each other.
     """
     kernels_in_use()
+    check_config(config)
+    check_fast_math(config, device)
+
+
+def check_config(config: RunConfig) -> None:
+    """Refuse settings that contradict each other wherever the run takes place.
+
+    Raises: ConfigError naming them.
+    """
     check_foreign(config)
     check_ignored(config)
     check_stream_settings(config)
-    check_fast_math(config, device)
     check_pruning(config)
+    check_curvature(config)
 
 
 def check_stream(config: RunConfig, stream: Stream, device: Device) -> None:
@@ -150,6 +160,21 @@ def check_pruning(config: HalrpSettings) -> None:
         ) from error
 
 
+def check_curvature(config: RunConfig) -> None:
+    """Refuse a budget of Hessian products that no eigenvalue can be found with.
+
+    Raises: ConfigError.
+    """
+    least = LEAST_PRODUCTS * (2 if config.norm == "batch" else 1)  # then half of them go to the trace
+    if 0 < config.curvature_products < least:
+        raise ConfigError(
+            "curvature_products",
+            expected=f"0, or at least {least}: the largest eigenvalue of a layer takes so many where it is not exact",
+            received=str(config.curvature_products),
+            next_step="Raise it, or set it to 0 to record no curvature.",
+        )
+
+
 def check_batches(config: RunConfig, task: Task) -> None:
     """Refuse batches of one image, in which batch normalisation would divide by a variance of zero.
 
@@ -211,12 +236,12 @@ def same_device(config: RunConfig, path: Path) -> Device:
         ) from error
 
 
-def same_config(folder: RunFolder, config: RunConfig, protocol: dict[str, Any], names: Iterable[str]) -> None:
+def same_config(folder: RunFolder, names: Iterable[str]) -> None:
     """Refuse a config.json that is not the one these checkpoints were saved under.
 
     Raises: ResumeError, also for a damaged manifest.
     """
-    now = fingerprint(config, protocol)
+    now = fingerprint(folder)
     for name in names:
         saved = checkpoint.load_meta(folder.checkpoints, name).get("config_sha256")
         if saved != now:

@@ -80,6 +80,10 @@ class RunConfig(HalrpSettings, L2Settings, EwcSettings):
     augment: bool = setting(False, "training images cropped at random after padding, and mirrored")
     evaluation_batch: int = setting(256, "images a forward pass in evaluation", min=1)
     checkpoint_seconds: float = setting(30.0, "longest time between two checkpoints", min=0.0)
+    curvature_products: int = setting(
+        0, "Hessian products a layer for its curvature after each task, where it is not exact; 0 records none", min=0
+    )
+    curvature_images: int = setting(64, "first validation images for that curvature", min=1)
 
     def __post_init__(self) -> None:
         """Make the data's paths absolute: a resume may be called from another folder."""
@@ -137,10 +141,14 @@ def settled(config: RunConfig, device: str) -> RunConfig:
     return resolver.resolve(RunConfig, ("RunConfig", plain(record, "RunConfig")))
 
 
-def fingerprint(config: RunConfig, protocol: dict[str, Any]) -> str:
-    """SHA-256 of configuration and protocol, which every checkpoint carries."""
-    record = plain({"config": resolver.as_record(config), "protocol": protocol}, "config.json")
-    return hashlib.sha256(line_text(record).encode()).hexdigest()
+def fingerprint(folder: RunFolder) -> str:
+    """SHA-256 of what config.json holds, which every checkpoint carries.
+
+    Of its own keys, not of all that there are: a setting that a later version adds has its default there.
+
+    Raises: ResumeError when the file is damaged.
+    """
+    return hashlib.sha256(line_text(folder.config()).encode()).hexdigest()
 
 
 def read_config(folder: RunFolder) -> tuple[RunConfig, dict[str, Any]]:

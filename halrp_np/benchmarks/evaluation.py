@@ -40,6 +40,15 @@ class Evaluation:
             self.known[task.position] = (numbers, found)
         return self.known[task.position][1]
 
+    def with_tensors(self, task: Task, tensors: Params) -> float:
+        """The test accuracy of a task with these tensors in the place of its own."""
+        model, params = self.method.network(task.position, tensors)
+        numbers, found = self.known.get(task.position, (b"", {}))
+        if numbers == digest(params):
+            return found["test"]
+        model, params = inference(model, params)
+        return evaluate(model, params, self.feeds.open(task.test), self.batch)
+
 
 def digest(params: Params) -> bytes:
     """A checksum of all parameters and buffers, with their names and shapes."""

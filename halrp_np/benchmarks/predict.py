@@ -37,7 +37,7 @@ class TrainedRun:
                 received="none yet",
                 next_step=f"Continue it with `halrp-np resume {path}`.",
             )
-        same_config(folder, self.config, protocol, [STATE])
+        same_config(folder, [STATE])
         arrays, meta = checkpoint.load(folder.checkpoints, STATE)
         saved: Any = meta
         self.shape = tuple(protocol["image_shape"])

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..backend import Device
+from ..backend import Device, Streams
 from ..backend.ops import fast_math, kernels_in_use
 from ..data import Stream, Task
 from ..methods import MethodTask
@@ -20,7 +21,9 @@ from ..runs.environment import environment
 from ..runs.record import RunFolder
 from ..training import metrics
 from . import checks, tables, verify
-from .catalog import new_method, open_stream
+from .attribution import Answer, answers_of, change_rows
+from .boundary import cost_note, curvature_rows
+from .catalog import builder_of, new_method, open_stream
 from .config import RunConfig, fingerprint, read_config, settled
 from .evaluation import SPLITS, Evaluation
 from .feed import Feeds
@@ -55,7 +58,7 @@ def run(
         for note in (*notes, device.note):
             if note:
                 reporter.note(note)
-        session = Session(folder, device, reporter, config.checkpoint_seconds, fingerprint(config, protocol))
+        session = Session(folder, device, reporter, config.checkpoint_seconds, fingerprint(folder))
         Run(config, session, stream).execute()
     return folder.path
 
@@ -73,11 +76,11 @@ def resume(path: str | os.PathLike[str], reporter: Reporter | None = None) -> Pa
     with folder.lock("halrp-np resume"), fast_math(config.fast_math):
         checks.state_not_lost(folder)
         saved = [name for name in checkpoint.names(folder.checkpoints) if checkpoint.exists(folder.checkpoints, name)]
-        checks.same_config(folder, config, protocol, saved)
+        checks.same_config(folder, saved)
         device = checks.same_device(config, folder.path)
         stream = checks.same_stream(config, protocol, folder.path, reporter)
         checks.same_environment(folder, device, reporter)
-        session = Session(folder, device, reporter, config.checkpoint_seconds, fingerprint(config, protocol))
+        session = Session(folder, device, reporter, config.checkpoint_seconds, fingerprint(folder))
         Run(config, session, stream).execute()
     return folder.path
 
@@ -90,9 +93,13 @@ class Run:
         self.folder, self.device, self.reporter = session.folder, session.device, session.reporter
         self.method = new_method(config, stream.tasks[0].train.shape, self.device)
         self.feeds = Feeds(self.device, np.dtype(config.dtype))
+        self.tasks = tuple(self.method_task(task) for task in stream.tasks[: config.tasks_to_learn])
         self.evaluation = Evaluation(self.method, self.feeds, config.images_asked)
         self.accuracy: dict[str, metrics.Matrix] = {split: [] for split in SPLITS}
         self.capacity: list[list[Any]] = []
+        self.changes: list[list[Any]] = []
+        self.curvature: list[list[Any]] = []
+        self.answers: list[Answer] = []  # of each learned task, at the last boundary
         self.timing: list[tables.Cost | None] = []
 
     @property
@@ -100,10 +107,26 @@ class Run:
         """How many tasks are learned and evaluated."""
         return len(self.accuracy["test"])
 
+    def method_task(self, task: Task) -> MethodTask:
+        """A task of the stream as the method meets it."""
+        return MethodTask(
+            task.position,
+            task.classes,
+            len(self.stream.tasks),
+            self.config.validation_share,
+            self.feeds.open(task.train),
+            self.feeds.open(task.validation),
+            self.config.train_size,
+        )
+
     def execute(self) -> None:
         """Learn what is left of the stream, or of its first `stop_after` tasks."""
         self.reporter.stream(self.stream.protocol)
         self.restore()
+        if self.config.curvature_products and self.learned < self.config.tasks_to_learn:
+            shape, classes = self.stream.tasks[0].train.shape, self.stream.tasks[0].classes
+            model = builder_of(self.config, shape)(classes)
+            self.reporter.note(cost_note(model, self.config.curvature_products))
         with self.session.interruptible():
             for task in self.stream.tasks[self.learned : self.config.tasks_to_learn]:
                 self.learn(task)
@@ -120,29 +143,26 @@ class Run:
             self.method.load(arrays, saved["method"])
             self.accuracy = {split: saved["accuracy"][split] for split in SPLITS}
             self.capacity, metrics_bytes = saved["capacity"], saved["metrics_bytes"]
+            self.changes, self.curvature = (
+                saved.get("changes", []),
+                saved.get("curvature", []),
+            )  # not of earlier versions
+            self.answers = answers_of(self.method, self.learned)
         self.folder.rewind_metrics(metrics_bytes)
         self.timing = tables.read_timing(self.folder, self.learned)
 
     def learn(self, task: Task) -> None:
         """One task: learn, evaluate every task seen, save."""
         self.session.start_clock()
-        self.method.learn(
-            MethodTask(
-                task.position,
-                task.classes,
-                len(self.stream.tasks),
-                self.config.validation_share,
-                self.feeds.open(task.train),
-                self.feeds.open(task.validation),
-                self.config.train_size,
-            ),
-            self.session,
-        )
-        learn_seconds, trained = self.session.elapsed(), time.monotonic()
-        self.evaluate_seen(self.stream.tasks[: task.position + 1])
+        self.method.learn(replace(self.tasks[task.position], stream=self.tasks), self.session)
+        phases, learn_seconds, trained = self.session.phase_seconds(), self.session.elapsed(), time.monotonic()
+        seen = self.stream.tasks[: task.position + 1]
+        self.evaluate_seen(seen)
+        self.look_back(seen)
         self.capacity += tables.capacity_rows(task.position, self.method)
-        cost = {"learn_seconds": learn_seconds, "evaluate_seconds": time.monotonic() - trained}
-        self.timing.append({**cost, "peak_memory_bytes": self.device.memory()})
+        cost: tables.Cost = {"learn_seconds": learn_seconds, "evaluate_seconds": time.monotonic() - trained}
+        known = {} if phases is None else {"phases": phases}
+        self.timing.append({**cost, "peak_memory_bytes": self.device.memory(), **known})
         self.save(task)
         self.reporter.task(task.position, self.accuracy["test"][-1], self.growth()["released"], self.ranks())
 
@@ -151,6 +171,36 @@ class Run:
         found = [self.evaluation.of(task) for task in seen]
         for split in SPLITS:
             self.accuracy[split].append([accuracies[split] for accuracies in found])
+
+    def look_back(self, seen: tuple[Task, ...]) -> None:
+        """What learning the newest task did to the earlier ones, and the curvature of all, if it is asked for."""
+        before, self.answers = self.answers, answers_of(self.method, len(seen))
+        newest = seen[-1].position
+        for task, then, now in zip(seen, before, self.answers, strict=False):  # the newest has no past
+            accuracies = [self.accuracy["test"][after][task.position] for after in (newest - 1, newest)]
+            ask = partial(self.evaluation.with_tensors, task)
+            rows = change_rows(then, now, (accuracies[0], accuracies[1]), ask)
+            self.changes += [[newest, task.position, task.identity, *row] for row in rows]
+        if self.config.curvature_products:
+            for task, now in zip(seen, self.answers, strict=True):
+                same = task.position < newest and before[task.position].checksum == now.checksum
+                self.curvature += self.curvature_of(task, newest, same)
+
+    def curvature_of(self, task: Task, newest: int, same: bool) -> list[list[Any]]:
+        """The curvature of a task's layers after the newest task; that of the last boundary if they are the same."""
+        place = [newest, task.position, task.identity]
+        if same:
+            return [place + row[3:] for row in self.curvature if row[:2] == [newest - 1, task.position]]
+        rows = curvature_rows(
+            *self.method.network(task.position),
+            self.feeds.open(task.validation),
+            images=self.config.curvature_images,
+            batch=self.config.images_asked,
+            products=self.config.curvature_products,
+            generator=Streams(self.config.seed).generator("curvature", newest, task.position),
+            warn=self.reporter.note,
+        )
+        return [place + row for row in rows]
 
     def save(self, task: Task) -> None:
         """Everything learned so far, in one step; then the tables, which can be made again from it."""
@@ -168,6 +218,8 @@ class Run:
                 "method": meta,
                 "accuracy": self.accuracy,
                 "capacity": self.capacity,
+                "changes": self.changes,
+                "curvature": self.curvature,
                 "metrics_bytes": self.folder.metrics_bytes(),
                 "config_sha256": self.session.fingerprint,
             },
@@ -176,13 +228,22 @@ class Run:
         self.write_tables()
 
     def write_tables(self) -> None:
-        """accuracy.csv, ranks.csv, capacity.csv and summary.json of the tasks learned so far."""
+        """The tables and summary.json of the tasks learned so far."""
         identities = [task.identity for task in self.stream.tasks]
         tables.write_accuracy(self.folder, self.accuracy, identities)
         tables.write_ranks(self.folder, self.method.rank_rows())
         tables.write_capacity(self.folder, self.capacity)
+        tables.write_changes(self.folder, self.changes)
+        if self.config.curvature_products:
+            tables.write_curvature(self.folder, self.curvature)
         tables.write_summary(
-            self.folder, self.config, self.stream.protocol, self.accuracy["test"], self.growth(), self.timing
+            self.folder,
+            self.config,
+            self.stream.protocol,
+            self.accuracy["test"],
+            self.growth(),
+            [answer.checksum for answer in self.answers],
+            self.timing,
         )
 
     def growth(self) -> dict[str, float]:

@@ -16,6 +16,8 @@ from ..training.loop import PhaseState, settle_losses
 from ..typing import Params
 
 STATE = "state"
+BETWEEN = "between"
+"""What of a task's time lies between its phases, by its name in timing.json."""
 
 
 class RunInterruptedError(Exception):
@@ -59,18 +61,24 @@ class Session(Hooks):
     def start_clock(self) -> None:
         """A task begins."""
         self.began, self.earlier = time.monotonic(), 0.0
+        self.phases: dict[str, float] = {}  # seconds by name; of the one in progress those before `phase_began`
+        self.phase_began = self.began
+        self.phases_known = True
 
     def elapsed(self) -> float:
         """Seconds spent on the task, those before a resume included up to its checkpoint."""
         return self.earlier + time.monotonic() - self.began
 
     def restore(self, plan: PhasePlan) -> PhaseState | None:
+        self.phases[plan.name], self.phase_began = 0.0, time.monotonic()
         if not checkpoint.exists(self.folder.checkpoints, plan.name):
             return None
         arrays, meta = checkpoint.load(self.folder.checkpoints, plan.name)
         if meta["task"] != plan.task:  # left by a task that ended just before the process did
             return None
         self.earlier = max(self.earlier, meta["seconds"])  # a later phase holds those of the earlier ones too
+        self.phases.update(meta.get("phases", {}))
+        self.phases_known &= "phases" in meta  # not in folders of earlier versions
         state: dict[str, Any] = meta["state"]
         return PhaseState(
             params=self._on_device(arrays, "params/"),
@@ -99,6 +107,16 @@ class Session(Hooks):
 
     def finished(self, plan: PhasePlan, state: PhaseState) -> None:
         self.save(plan, state)
+        self.phases = self.phases_with(plan)
+
+    def phase_seconds(self) -> dict[str, float] | None:
+        """Seconds of each phase of the task that has just been learned, and of what lies between; None if not known."""
+        between = max(self.elapsed() - sum(self.phases.values()), 0.0)
+        return {**self.phases, BETWEEN: between} if self.phases_known else None
+
+    def phases_with(self, plan: PhasePlan) -> dict[str, float]:
+        """Seconds of each phase of the task until now, when this one is in progress."""
+        return {**self.phases, plan.name: self.phases[plan.name] + time.monotonic() - self.phase_began}
 
     def save(self, plan: PhasePlan, state: PhaseState) -> None:
         """Write the state of the phase in progress."""
@@ -111,7 +129,8 @@ class Session(Hooks):
             "losses": settle_losses(plan, state),
             "history": state.history,
         }
-        meta = {"task": plan.task, "state": cursor, "seconds": self.elapsed(), "config_sha256": self.fingerprint}
+        seconds = {"seconds": self.elapsed(), "phases": self.phases_with(plan)}
+        meta = {"task": plan.task, "state": cursor, **seconds, "config_sha256": self.fingerprint}
         checkpoint.save(self.folder.checkpoints, plan.name, arrays, meta)
         self.saved_at = time.monotonic()
 

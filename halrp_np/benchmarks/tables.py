@@ -9,9 +9,10 @@ from ..lowrank import TaskSize, growth_honest, growth_released, released_increas
 from ..methods import IMPORTANCES, Method, rank_column
 from ..runs.record import RunFolder
 from ..training import metrics
+from . import attribution, boundary
 
-Cost = dict[str, float]
-"""What one task took: see COSTS."""
+Cost = dict[str, Any]
+"""What one task took: the numbers of COSTS and, where they are known, `phases`, seconds by the phase's name."""
 
 COSTS = ("learn_seconds", "evaluate_seconds", "peak_memory_bytes")
 
@@ -31,6 +32,8 @@ CAPACITY_HEADER = (
     "growth_released",
     "growth_honest",
     "growth_bytes",
+    "weights",
+    "training_state",
 )
 RANK_HEADER = (
     "task",
@@ -49,14 +52,18 @@ RANK_HEADER = (
 
 
 def capacity_rows(after: int, method: Method) -> list[list[Any]]:
-    """What each later task costs after task `after`, and the growth up to and including it."""
+    """What each later task costs after task `after`, and the growth up to and including it.
+
+    The columns `weights` and `training_state` came later than the others, and stand behind them.
+    """
     base, sizes, stored = method.base_parameters(), method.sizes(), method.stored_bytes()
     rows: list[list[Any]] = []
     for task, size in enumerate(sizes, start=1):
         counts = [size.scalings, size.factors_dense, size.factors_sparse, size.batchnorm, size.head, size.bias]
         counts += [size.running_stats, size.released, size.honest, stored[task]]
         grown = growth(base, sizes[:task], stored[: task + 1])
-        rows.append([after, task, *counts, *(grown[kind] for kind in ("released", "honest", "bytes"))])
+        increases = [grown[kind] for kind in ("released", "honest", "bytes")]
+        rows.append([after, task, *counts, *increases, size.weights, size.training_state])
     return rows
 
 
@@ -73,6 +80,16 @@ def growth(base: int, sizes: list[TaskSize], stored: list[int]) -> dict[str, flo
 def write_capacity(folder: RunFolder, rows: list[list[Any]]) -> None:
     """capacity.csv: a row for each task after each task."""
     folder.write_csv("capacity.csv", CAPACITY_HEADER, rows)
+
+
+def write_changes(folder: RunFolder, rows: list[list[Any]]) -> None:
+    """changes.csv: what became of each earlier task's tensors and accuracy while a task was learned."""
+    folder.write_csv("changes.csv", attribution.HEADER, rows)
+
+
+def write_curvature(folder: RunFolder, rows: list[list[Any]]) -> None:
+    """curvature.csv: the curvature of every learned task's layers after each task."""
+    folder.write_csv("curvature.csv", boundary.HEADER, rows)
 
 
 def write_accuracy(folder: RunFolder, matrices: dict[str, metrics.Matrix], identities: list[int]) -> None:
@@ -110,16 +127,31 @@ def read_timing(folder: RunFolder, tasks: int) -> list[Cost | None]:
 
 def _is_cost(row: Any) -> bool:
     """Whether this is what `write_timing` writes of a task."""
-    return isinstance(row, dict) and set(row) == set(COSTS) and all(type(row[key]) in (int, float) for key in row)
+    if not isinstance(row, dict):
+        return False
+    numbers = {key: value for key, value in row.items() if key != "phases"}
+    phases = row.get("phases", {})
+    return (
+        set(numbers) == set(COSTS)
+        and isinstance(phases, dict)
+        and all(type(value) in (int, float) for value in (*numbers.values(), *phases.values()))
+    )
 
 
-def total_cost(timing: list[Cost | None]) -> dict[str, float | None]:
-    """Seconds of all tasks whose costs are known, the largest memory, and how many tasks are not known, if any."""
+def total_cost(timing: list[Cost | None]) -> dict[str, Any]:
+    """Seconds of all tasks whose costs are known, the largest memory, and how many tasks are not known, if any.
+
+    Those of the phases too, where every task of known cost has them.
+    """
     known = [row for row in timing if row is not None]
+    phases: dict[str, float] = {}
+    for name, seconds in (entry for row in known for entry in row.get("phases", {}).items()):
+        phases[name] = phases.get(name, 0.0) + seconds
     return {
         "learn_seconds": sum(row["learn_seconds"] for row in known),
         "evaluate_seconds": sum(row["evaluate_seconds"] for row in known),
         "peak_memory_bytes": max((row["peak_memory_bytes"] for row in known), default=None),
+        **({"phases": phases} if phases and all("phases" in row for row in known) else {}),
         **({"tasks_of_unknown_cost": len(timing) - len(known)} if len(known) < len(timing) else {}),
     }
 
@@ -130,9 +162,13 @@ def write_summary(
     protocol: dict[str, Any],
     accuracy: metrics.Matrix,
     grown: dict[str, float],
+    checksums: list[str],
     timing: list[Cost | None],
 ) -> None:
-    """summary.json: what was run, on which data, and every measure by name; only `cost` varies between equal runs."""
+    """summary.json: what was run, on which data, and every measure by name; only `cost` varies between equal runs.
+
+    `checksums` are of what answers for each task: equal ones, the same bits.
+    """
     if not accuracy:
         return
     folder.write_json(
@@ -150,6 +186,7 @@ def write_summary(
             "metrics": metrics.summary(accuracy),
             "undefined": metrics.undefined(accuracy),
             "growth": grown,
+            "answers_blake2b": checksums,
             "cost": total_cost(timing),
         },
     )

@@ -1,9 +1,10 @@
 """What a run refuses to begin, and what a resume refuses or tells because the run is no longer the same."""
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ import pytest
 from benchmarks import tiny
 from halrp_np import HalrpError, RunConfig, TrainedRun, resume, run
 from halrp_np.benchmarks import Reporter, RunInterruptedError, checks
+from halrp_np.benchmarks.config import fingerprint, read_config
 from halrp_np.errors import ConfigError, DeviceError, ResumeError
 from halrp_np.lowrank import PRUNE_RULES
-from halrp_np.runs import checkpoint
+from halrp_np.runs import RunFolder, checkpoint
+from halrp_np.runs import config as resolver
+from halrp_np.runs.plain_json import line_text
 
 
 class Notes(Reporter):
@@ -226,6 +230,56 @@ def test_a_protocol_without_its_parts_is_refused(key: str, value: object, whole:
     refused(folder, ResumeError, f"under '{key}', received a ")
     with pytest.raises(ResumeError, match=f"under '{key}'"):
         TrainedRun(folder)
+
+
+def test_a_setting_that_came_later_has_its_default_in_older_folders(
+    data_dir: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a run under a version without it: it goes on to the same tables, and its networks answer."""
+    original = resolver.as_record
+    with monkeypatch.context() as patch:
+        patch.setattr(resolver, "as_record", lambda config: without(original(config), "curvature_images"))
+        folder = stopped(data_dir, tmp_path / "run", 8)
+    assert "curvature_images" not in json.loads((folder / "config.json").read_text())["config"]
+    edit(folder / "config.json", lambda recorded: recorded["config"].update({"curvature_images": 64}))
+    refused(folder, ResumeError, "expected the configuration that the checkpoint")  # no edit is an exception
+    edit(folder / "config.json", lambda recorded: recorded["config"].pop("curvature_images"))
+    assert TrainedRun(folder).config.curvature_images == 64
+    resume(folder)
+    for name in ("accuracy.csv", "ranks.csv", "capacity.csv", "changes.csv", "metrics.jsonl"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_setting_that_is_removed_by_hand_is_refused(data_dir: Path, tmp_path: Path) -> None:
+    folder = stopped(data_dir, tmp_path / "run", 8)
+    edit(folder / "config.json", lambda recorded: recorded["config"].pop("curvature_images"))
+    refused(folder, ResumeError, "config.json: expected the configuration that the checkpoint")
+    with pytest.raises(ResumeError, match="expected the configuration that the checkpoint 'state'"):
+        TrainedRun(folder)
+
+
+def test_checkpoints_of_earlier_versions_carry_the_same_checksum(whole: Path) -> None:
+    """They took it of the configuration and the protocol in memory."""
+    recorded = json.loads((whole / "config.json").read_text())
+    config, protocol = read_config(RunFolder(whole))
+    assert resolver.as_record(config) == recorded["config"]
+    text = line_text({"protocol": protocol, "config": resolver.as_record(config)})
+    assert fingerprint(RunFolder(whole)) == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_a_state_without_the_later_tables_is_taken_up(data_dir: Path, tmp_path: Path) -> None:
+    """What was not recorded stays so; what comes is."""
+    folder = stopped(data_dir, tmp_path / "run", 14)
+    arrays, meta = checkpoint.load(folder / "checkpoints", "state")
+    checkpoint.save(folder / "checkpoints", "state", arrays, without(without(meta, "changes"), "curvature"))
+    resume(folder)
+    rows = RunFolder(folder).read_csv("changes.csv")[1]
+    assert {(row["after_task"], row["task"]) for row in rows} == {(2, 0), (2, 1)}
+
+
+def without(record: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """The record with one key less."""
+    return {name: value for name, value in record.items() if name != key}
 
 
 def test_the_device_is_recorded_by_name_and_never_changes(data_dir: Path, tmp_path: Path) -> None:

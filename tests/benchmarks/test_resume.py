@@ -16,6 +16,7 @@ from halrp_np import HalrpError, layers, resume, run
 from halrp_np import files as whole_files
 from halrp_np.benchmarks import Reporter, RunInterruptedError
 from halrp_np.errors import DivergenceError, ResumeError, StorageError
+from halrp_np.methods import METHODS
 from halrp_np.models import MODELS, mlp
 from halrp_np.runs import checkpoint
 from halrp_np.runs.record import RunFolder
@@ -78,6 +79,12 @@ def test_a_second_ctrl_c_stops_at_once_and_the_last_checkpoint_holds(
 OTHERS: dict[str, tuple[dict[str, Any], list[int]]] = {
     "sgd": ({"preset": "official", "optimizer": "sgd", "momentum": 0.9, "dtype": "float64"}, [2, 8, 11]),
     "lenet": ({"model": "lenet", "widths": (2, 2, 4, 4), "tasks": 2, "train_images": 20, "batch_size": 8}, [7]),
+    "curvature": ({"curvature_products": 40, "curvature_images": 5, "tasks": 2}, [3, 8]),
+    "curvature from products": (
+        {"curvature_products": 60, "curvature_images": 12, "norm": "batch", "batch_size": 6, "epochs": 1, "tasks": 2}
+        | {"warmup_epochs": 0, "importance": "official", "compare_importances": False},
+        [2, 9],
+    ),
     "partial batches in stored order": ({"drop_last": False, "shuffle": False, "batch_size": 20}, [3, 8]),
 }
 
@@ -87,6 +94,16 @@ def test_other_configurations_resume_too(name: str, data_dir: Path, tmp_path: Pa
     changes, steps = OTHERS[name]
     expected = tiny.contents(run(tiny.config(data_dir, **changes), tmp_path / "whole"))
     for step in steps:
+        stopped(data_dir, tmp_path / f"{step}", step, **changes)
+        tiny.assert_same_bytes(resume(tmp_path / f"{step}"), expected)
+
+
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"halrp"}))
+def test_every_method_resumes(method: str, data_dir: Path, tmp_path: Path) -> None:
+    """With everything that a run can record."""
+    changes: dict[str, Any] = {"method": method, "curvature_products": 40, "curvature_images": 5}
+    expected = tiny.contents(run(tiny.config(data_dir, **changes), tmp_path / "whole"))
+    for step in (2, 8, 15):
         stopped(data_dir, tmp_path / f"{step}", step, **changes)
         tiny.assert_same_bytes(resume(tmp_path / f"{step}"), expected)
 

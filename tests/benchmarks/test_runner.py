@@ -48,7 +48,7 @@ def test_the_folder_holds_these_files_and_no_others(whole: Path) -> None:
     assert payload.startswith("checkpoints/state-")
     assert found - {payload} == {
         *(".lock", "config.json", "environment.json", "metrics.jsonl", "summary.json", "timing.json"),
-        *("accuracy.csv", "ranks.csv", "capacity.csv", "checkpoints/state.json"),
+        *("accuracy.csv", "ranks.csv", "capacity.csv", "changes.csv", "checkpoints/state.json"),
     }
     assert (whole / ".lock").read_bytes() == b""
 
@@ -69,7 +69,7 @@ def test_summary_fields(whole: Path) -> None:
     summary = read(whole, "summary.json")
     assert set(summary) == {
         *("benchmark", "method", "preset", "model", "seed", "device", "data", "tasks_learned", "tasks"),
-        *("metrics", "undefined", "growth", "cost"),
+        *("metrics", "undefined", "growth", "answers_blake2b", "cost"),
     }
     assert (summary["benchmark"], summary["data"], summary["device"]) == ("pmnist", "mnist-other", "cpu")
     assert (summary["tasks_learned"], summary["tasks"]) == (3, 3)
@@ -96,6 +96,8 @@ def accuracy_matrix(folder: Path, split: str = "test") -> list[list[float]]:
 def test_one_task_says_what_is_undefined(data_dir: Path, tmp_path: Path) -> None:
     summary = read(run(tiny.config(data_dir, tasks=1), tmp_path / "run"), "summary.json")
     assert {"bwt", "forgetting_chaudhry", "forgetting_mammoth"} <= set(summary["undefined"])
+    assert all(summary["undefined"].values())  # each with its reason
+    assert not summary["undefined"].keys() & summary["metrics"].keys()
     assert "bwt" not in summary["metrics"]
     assert (tmp_path / "run" / "ranks.csv").read_text().count("\n") == 1
     assert summary["growth"] == {"released": 0.0, "released_rounded": 0.0, "honest": 0.0, "bytes": 0.0}
@@ -131,6 +133,7 @@ def test_capacity_adds_up_to_hand_counts(whole: Path) -> None:
         assert 0 < row["factors_nonzero"] <= factors
         assert row["released_count"] == SCALINGS + row["factors_nonzero"] + NORMS + HEAD
         assert row["honest_count"] == row["released_count"] + BIASES + NORMS
+        assert (row["weights"], row["training_state"]) == (0, 0)
     last = rows[1:]
     for kind in ("released", "honest"):
         total = sum(row[f"{kind}_count"] for row in last)

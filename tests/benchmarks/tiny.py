@@ -14,6 +14,7 @@ import numpy as np
 
 from halrp_np import RunConfig, resolve_config, resume, run
 from halrp_np.benchmarks import Reporter
+from halrp_np.methods import METHOD_SETTINGS, settings_used
 
 SETTINGS: dict[str, object] = {
     "model": "mlp",
@@ -44,7 +45,10 @@ def write_data(folder: Path, seed: int = 0) -> Path:
 
 
 def config(data: Path, **changes: object) -> RunConfig:
-    return resolve_config(("tiny", {**SETTINGS, "data_dir": data, **changes}))
+    """Of these settings only what the method reads."""
+    foreign = METHOD_SETTINGS - settings_used(str(changes.get("method", "halrp")))
+    usual = {key: value for key, value in SETTINGS.items() if key not in foreign}
+    return resolve_config(("tiny", {**usual, "data_dir": data, **changes}))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
