@@ -1,8 +1,11 @@
 """What became of earlier tasks while a new one was learned: the bytes that changed, and what their change did.
 
 At every boundary between tasks each tensor that answers for a task is read, so that a frozen one is found unchanged and
-not believed to be. The change of a task's test accuracy is shared out by moving one kind of tensor after the other from
-what it was to what it is.
+not believed to be. The change of a task's test accuracy is shared out over the kinds of tensors that changed by their
+Shapley values: what moving a kind from what it was to what it is does to the accuracy, averaged over all orders in which
+the kinds can be moved. Weights and normalisation that changed together suit each other, so no single order is fair.
+
+Reference: Shapley (1953), A value for n-person games.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
+from math import factorial
 from typing import Any
 
 import numpy as np
@@ -21,7 +26,7 @@ from ..typing import Array, Params
 from .evaluation import digest
 
 MOVED = ("factors", "batchnorm", "weights", "scalings", "biases", "head")
-"""The kinds of tensors in the order in which they are moved: what pruning did comes first."""
+"""The kinds of tensors in the order of their rows: what pruning did comes first."""
 
 HEADER = ("after_task", "task", "identity", "kind", "bytes", "bytes_changed", "accuracy_change")
 
@@ -58,8 +63,8 @@ def change_rows(
 ) -> list[list[Any]]:
     """A row for each kind of tensor that answers for a task: kind, bytes, how many changed, change of accuracy.
 
-    `accuracies` are those before and now, and `ask` gives the accuracy with other tensors; it is not called when one
-    kind changed at most. The changes of all kinds add up to the difference of `accuracies`.
+    `accuracies` are those before and now, and `ask` gives the accuracy with other tensors: for k kinds that changed it is
+    called 2^k - 2 times. The changes of all kinds add up to the difference of `accuracies`.
     """
     names = sorted(before.tensors.keys() | now.tensors.keys())
     own = {kind: [name for name in names if kind_of(name) == kind] for kind in MOVED}
@@ -83,15 +88,23 @@ def changed_bytes(name: str, before: Answer, now: Answer) -> int:
 def _shares(
     kinds: list[str], before: Answer, now: Answer, accuracies: tuple[float, float], ask: Callable[[Params], float]
 ) -> dict[str, float]:
-    """The change of accuracy as each of these kinds is moved in turn; the last one's is what is left."""
-    first, last = accuracies
-    moved, reached, shares = dict(before.tensors), first, {}
-    for kind in kinds[:-1]:
-        moved = {name: value for name, value in moved.items() if kind_of(name) != kind}
-        moved |= {name: value for name, value in now.tensors.items() if kind_of(name) == kind}
-        found = ask(moved)
-        shares[kind], reached = found - reached, found
-    return {**shares, kinds[-1]: (last - first) - sum(shares.values())} if kinds else {}
+    """The Shapley value of each of these kinds for the accuracy.
+
+    Math: φ_i = Σ_{K ∌ i} |K|! (k - |K| - 1)! / k! (A(K ∪ i) - A(K)), A(K) the accuracy with the kinds in K moved.
+    """
+    k = len(kinds)
+    known = {frozenset[str](): accuracies[0], frozenset(kinds): accuracies[1]}
+    for size in range(1, k):
+        for chosen in combinations(kinds, size):
+            moved = {name: value for name, value in before.tensors.items() if kind_of(name) not in chosen}
+            moved |= {name: value for name, value in now.tensors.items() if kind_of(name) in chosen}
+            known[frozenset(chosen)] = ask(moved)
+    shares = dict.fromkeys(kinds, 0.0)
+    for kind in kinds:
+        for others in (found for found in known if kind not in found):
+            weight = factorial(len(others)) * factorial(k - len(others) - 1) / factorial(k)
+            shares[kind] += weight * (known[others | {kind}] - known[others])
+    return shares
 
 
 def _bits(value: Array) -> np.ndarray[Any, Any]:

@@ -34,14 +34,14 @@ class TrainingSettings:
 class L2Settings(TrainingSettings):
     """What the method `l2` has besides."""
 
-    l2_strength: float = setting(1.0, "λ of ½ λ ‖θ - θ of the task before‖²", min=0.0)
+    l2_strength: float = setting(0.1, "λ of ½ λ ‖θ - θ of the task before‖²", min=0.0)
 
 
 @dataclass(frozen=True)
 class EwcSettings(TrainingSettings):
     """What the method `ewc` has besides."""
 
-    ewc_strength: float = setting(100.0, "λ of ½ λ Σ F (θ - θ of an earlier task)²", min=0.0)
+    ewc_strength: float = setting(300.0, "λ of ½ λ Σ F (θ - θ of an earlier task)²", min=0.0)
     fisher_labels: Literal["true", "predicted", "sampled"] = setting(
         "sampled", "labels of each sample's gradient: the data's, the network's first, or drawn from its softmax"
     )

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,8 @@ def test_nothing_changed_and_nothing_is_asked() -> None:
     assert asked == []
 
 
-def test_known_changes_are_counted_and_shared_out_in_order() -> None:
+def test_known_changes_are_counted_and_shared_out() -> None:
+    """Where the accuracy is a sum, every order of moving says the same."""
     before = tensors()
     asked: list[Params] = []
     now = {name: value.copy() for name, value in before.items()}
@@ -98,19 +100,36 @@ def test_known_changes_are_counted_and_shared_out_in_order() -> None:
     now["norm1.running_mean"][0, 1] -= 30.0
     now["head.bias"][1, 2] += 7.0
     rows = found(before, now, asked)
-    assert rows == {
-        "factors": [48, 16, 100.0 - 15.0],
-        "batchnorm": [96, 4, -30.0],
-        "weights": [48, 0, 0.0],
-        "scalings": [48, 0, 0.0],
-        "biases": [24, 0, 0.0],
-        "head": [48, 4, 7.0],
+    assert {kind: row[:2] for kind, row in rows.items()} == {
+        "factors": [48, 16],
+        "batchnorm": [96, 4],
+        "weights": [48, 0],
+        "scalings": [48, 0],
+        "biases": [24, 0],
+        "head": [48, 4],
     }
-    assert sum(change for _, _, change in rows.values()) == accuracy(now) - accuracy(before)
-    assert len(asked) == 2  # the last kind closes the sum
-    for mixed, moved in zip(asked, (("factors",), ("factors", "batchnorm")), strict=True):
+    shares = {kind: change for kind, (_, _, change) in rows.items() if change}
+    assert shares == pytest.approx({"factors": 100.0 - 15.0, "batchnorm": -30.0, "head": 7.0})
+    assert sum(shares.values()) == pytest.approx(accuracy(now) - accuracy(before))
+    changed = ("factors", "batchnorm", "head")
+    choices = [moved for size in (1, 2) for moved in combinations(changed, size)]
+    assert len(asked) == len(choices) == 6
+    for mixed, moved in zip(asked, choices, strict=True):
         assert mixed.keys() == NAMES.keys()
         assert all(mixed[name] is (now if kind in moved else before)[name] for name, kind in NAMES.items())
+
+
+def test_what_two_kinds_do_together_is_shared_evenly() -> None:
+    """With an accuracy that needs both: 0 with none or one of them moved, 10 with both, and 4 for a third alone."""
+    before = {name: np.zeros(1) for name in ("fc1.weight", "norm1.gamma", "fc1.bias")}
+    now = {name: np.ones(1) for name in before}
+
+    def ask(mixed: Params) -> float:
+        weight, gamma, bias = (float(mixed[name][0]) for name in before)
+        return 10 * weight * gamma + 4 * bias
+
+    rows = change_rows(Held(before).answer(), Held(now).answer(), (0.0, 14.0), ask)
+    assert {kind: share for kind, _, _, share in rows} == pytest.approx({"weights": 5, "batchnorm": 5, "biases": 4})
 
 
 def test_one_changed_kind_takes_the_whole_change_unasked() -> None:
@@ -224,7 +243,7 @@ def forgetful(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize(
     ("moves", "asked"),
-    [((), 0), (("biases",), 0), (("batchnorm", "weights"), 3), (("batchnorm", "weights", "biases", "head"), 9)],
+    [((), 0), (("biases",), 0), (("batchnorm", "weights"), 6), (("batchnorm", "weights", "biases", "head"), 42)],
 )
 def test_the_changes_of_a_run_add_up_to_those_of_its_accuracies(
     forgetful: Any, moves: tuple[str, ...], asked: int
