@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -123,7 +124,7 @@ def outcome_of(job: Job, folder: Path, log: Path, code: int, seconds: float) -> 
     """What became of a run that has ended with this exit code."""
     if code == 0:
         return Outcome(job, folder, "done", "", log, seconds)
-    if code == STOPPED:
+    if code in (STOPPED, -signal.SIGINT):  # the latter while it was still importing
         return Outcome(job, folder, "stopped", "everything up to the last step is saved", log, seconds)
     return Outcome(job, folder, "failed", last_words(log, code), log, seconds)
 

@@ -40,10 +40,9 @@ class Log(Reporter):
 def main(folder: str) -> int:
     """Run or resume the job in this folder; returns the exit code."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background commands are born deaf to it
-    record = json.loads(_first_line())
-    threading.Thread(target=_watch_lifeline, daemon=True).start()
     try:
-        path = Path(folder)
+        record, path = json.loads(_first_line()), Path(folder)
+        threading.Thread(target=_watch_lifeline, daemon=True).start()
         if (path / CONFIG).is_file():
             resume(path, Log())
         else:
