@@ -2,8 +2,8 @@
 
 At every boundary between tasks each tensor that answers for a task is read, so that a frozen one is found unchanged and
 not believed to be. The change of a task's test accuracy is shared out over the kinds of tensors that changed by their
-Shapley values: what moving a kind from what it was to what it is does to the accuracy, averaged over all orders in which
-the kinds can be moved. Weights and normalisation that changed together suit each other, so no single order is fair.
+Shapley values: what moving a kind from what it was to what it is does to the accuracy, averaged over all orders of
+moving. Weights and normalisation that changed together suit each other, so no single order is fair.
 
 Reference: Shapley (1953), A value for n-person games.
 """
@@ -63,8 +63,8 @@ def change_rows(
 ) -> list[list[Any]]:
     """A row for each kind of tensor that answers for a task: kind, bytes, how many changed, change of accuracy.
 
-    `accuracies` are those before and now, and `ask` gives the accuracy with other tensors: for k kinds that changed it is
-    called 2^k - 2 times. The changes of all kinds add up to the difference of `accuracies`.
+    `accuracies` are those before and now, and `ask` gives the accuracy with other tensors: for k kinds that changed it
+    is called 2^k - 2 times. The changes of all kinds add up to the difference of `accuracies`.
     """
     names = sorted(before.tensors.keys() | now.tensors.keys())
     own = {kind: [name for name in names if kind_of(name) == kind] for kind in MOVED}

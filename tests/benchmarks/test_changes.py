@@ -1,8 +1,8 @@
 """changes.csv: what of an earlier task's tensors changed, and which kind of change did what to its accuracy."""
 
 import json
-from pathlib import Path
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
