@@ -26,7 +26,7 @@ from .settings import HalrpSettings
 
 
 class Halrp(PerturbedNetworks):
-    """The algorithm, step by step; what it has learned is kept by PerturbedNetworks.
+    """Scalings and low-rank factors over a frozen base, ranks shared out by importance: the paper, step by step.
 
     Raises: ConfigError when the warm-up is longer than all epochs of a task.
     """
