@@ -11,10 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..backend import array_module
 from ..layers import Sequential, perturb
 from ..training import Hooks, Penalty
-from ..typing import Params
 from .base import HEAD, MethodTask
 from .networks import FrozenBase
 from .settings import BeSettings
@@ -42,18 +40,9 @@ class BatchEnsemble(FrozenBase):
         model, shared = perturb(self.build(task.classes), HEAD), self.base_weights()
         start = {**self.base, **self.unit_scalings(), **self.no_factors()}
         start |= self.fresh_head(model, task.position)
-        # named as HALRP's phase, so that both draw the same batches
+        # HALRP's phase and layers, so that both draw the same batches and round alike
         trained = self.trainer.phase("perturbation", model, start, task, hooks, penalties=self.penalties())
         self.tasks.append({name: value for name, value in trained.items() if name not in shared})
-
-    def no_factors(self) -> Params:
-        """A and B of rank 0 for every layer: the perturbed layer with its scalings alone."""
-        found: Params = {}
-        for name, W in self.base_weights().items():
-            layer, xp = name.removesuffix(".weight"), array_module(W)
-            found[f"{layer}.A"] = xp.zeros((0, W.shape[1]), dtype=W.dtype)
-            found[f"{layer}.B"] = xp.zeros((W.shape[0], 0), dtype=W.dtype)
-        return found
 
     def penalties(self) -> dict[str, Penalty]:
         """½λ‖· - c‖² on the scalings; none on biases, normalisation and head."""

@@ -9,9 +9,13 @@ its own the patches of scales and shifts of Mudrakarta et al., arXiv 1810.10703.
 
 from __future__ import annotations
 
+from ..layers import perturb
 from ..training import Hooks
-from .base import MethodTask, kind_of
+from .base import HEAD, MethodTask, kind_of
 from .networks import FrozenBase
+
+PERTURBATION = ("scalings", "factors")
+"""What stays at R = S = 1 and rank 0, and is not kept."""
 
 
 class TaskBatchNorm(FrozenBase):
@@ -26,9 +30,9 @@ class TaskBatchNorm(FrozenBase):
         if task.position == 0:
             self.base = self.train_base(task, hooks)
             return
-        model = self.build(task.classes)
-        start = {**self.base, **self.fresh_head(model, task.position)}
-        moving = tuple(name for name in model.trainable if kind_of(name) != "weights")
-        # named as HALRP's phase, so that both draw the same batches
+        # HALRP's phase and layers, so that both draw the same batches and round alike
+        model = perturb(self.build(task.classes), HEAD)
+        start = {**self.base, **self.unit_scalings(), **self.no_factors(), **self.fresh_head(model, task.position)}
+        moving = tuple(name for name in model.trainable if kind_of(name) not in PERTURBATION)
         trained = self.trainer.phase("perturbation", model, start, task, hooks, wanted=moving)
-        self.tasks.append({name: value for name, value in trained.items() if kind_of(name) != "weights"})
+        self.tasks.append({name: v for name, v in trained.items() if kind_of(name) not in ("weights", *PERTURBATION)})

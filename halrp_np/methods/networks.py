@@ -86,6 +86,15 @@ class FrozenBase(Learned):
             found[f"{layer}.S"] = xp.ones(W.shape[1], dtype=W.dtype)
         return found
 
+    def no_factors(self) -> Params:
+        """A and B of rank 0 for every layer: the perturbed layer with its scalings alone."""
+        found: Params = {}
+        for name, W in self.base_weights().items():
+            layer, xp = name.removesuffix(".weight"), array_module(W)
+            found[f"{layer}.A"] = xp.zeros((0, W.shape[1]), dtype=W.dtype)
+            found[f"{layer}.B"] = xp.zeros((W.shape[0], 0), dtype=W.dtype)
+        return found
+
     def factors(self, own: Params) -> Factors:
         """A and B of each layer of one task, none where it has none."""
         return {name: (own[f"{name}.A"], own[f"{name}.B"]) for name in self.layers() if f"{name}.A" in own}

@@ -40,17 +40,24 @@ def make(
     return kind(build, settings, device=Device("cpu"), dtype=dtype, streams=Streams(seed))
 
 
-def make_any(name: str, build: Callable[[int], Sequential] = small_lenet, *, seed: int = 0, **changes: Any) -> Any:
+def make_any(
+    name: str,
+    build: Callable[[int], Sequential] = small_lenet,
+    *,
+    dtype: Any = np.float64,
+    seed: int = 0,
+    **changes: Any,
+) -> Any:
     """The named method with small settings, those that it reads; later ones win."""
     used = settings_used(name)
     settings = {key: value for key, value in {**SETTINGS, **changes}.items() if key in used}
     chosen = METHODS[name].settings_class(**settings)
-    return make_method(name, build, chosen, device=Device("cpu"), dtype=np.float64, streams=Streams(seed))
+    return make_method(name, build, chosen, device=Device("cpu"), dtype=dtype, streams=Streams(seed))
 
 
-def stream(tasks: int = 3) -> list[MethodTask]:
+def stream(tasks: int = 3, dtype: Any = np.float64) -> list[MethodTask]:
     """The tasks of a stream, each of which knows all of them."""
-    plain = tuple(task(position, tasks=tasks) for position in range(tasks))
+    plain = tuple(task(position, tasks=tasks, dtype=dtype) for position in range(tasks))
     return [replace(one, stream=plain) for one in plain]
 
 

@@ -15,8 +15,8 @@ from halrp_np.training import Hooks, PhasePlan
 from methods.streams import CLASSES, SETTINGS, make, make_any, small_lenet, small_mlp, stream, task
 
 
-def learned(method: Any, tasks: int = 3) -> Any:
-    for one in stream(tasks):
+def learned(method: Any, tasks: int = 3, dtype: Any = np.float64) -> Any:
+    for one in stream(tasks, dtype):
         method.learn(one, Hooks())
     return method
 
@@ -34,11 +34,12 @@ def same(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
 OFF: dict[str, Any] = {"warmup_epochs": 0, "rank_cap": 0, "prune_rule": "none"}
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("build", [small_lenet, small_mlp])
 @pytest.mark.parametrize("name", ["bn", "be"])
-def test_halrp_with_pieces_off_is_the_baseline_to_the_bit(name: str, build: Any) -> None:
-    halrp = learned(make(build, **OFF, scalings=name == "be"))
-    baseline = learned(make_any(name, build))
+def test_halrp_with_pieces_off_is_the_baseline_to_the_bit(name: str, build: Any, dtype: Any) -> None:
+    halrp = learned(make(build, dtype=dtype, **OFF, scalings=name == "be"), dtype=dtype)
+    baseline = learned(make_any(name, build, dtype=dtype), dtype=dtype)
     for position in range(3):
         same(baseline.network(position)[1], halrp.network(position)[1])
     assert baseline.sizes() == halrp.sizes()
