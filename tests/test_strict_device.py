@@ -3,6 +3,7 @@
 import math
 import operator
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from halrp_np.backend import Device, Streams, array_module, to_host
 from halrp_np.layers import Sequential
-from halrp_np.methods import PRESETS, Halrp, HalrpSettings, MethodTask
+from halrp_np.methods import METHODS, PRESETS, Halrp, HalrpSettings, MethodTask, make_method
 from halrp_np.models import lenet
 from halrp_np.training import Hooks, PhasePlan, evaluate
 from halrp_np.training.loop import LOSS_CHECK_STEPS
@@ -90,6 +91,29 @@ def test_a_whole_run_is_the_same_to_the_bit(
         np.testing.assert_array_equal(arrays[name], value, err_msg=name)
     assert all(size.factors_sparse < size.factors_dense for size in method.sizes())
     assert all(isinstance(value, StrictArray) for own in (method.base, *method.tasks) for value in own.values())
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "halrp"])
+def test_every_method_is_the_same_to_the_bit(name: str, dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HALRP_NP_KERNELS", "reference")
+    found = []
+    for device in (StrictDevice(), Device("cpu")):
+        settings = METHODS[name].settings_class(epochs=2, batch_size=16)
+        method = make_method(name, small_lenet, settings, device=device, dtype=dtype, streams=Streams(3))
+        stream = tuple(tasks(device, dtype))
+        for task in stream:
+            method.learn(replace(task, stream=stream), Hooks())
+        again = make_method(name, small_lenet, settings, device=device, dtype=dtype, streams=Streams(3))
+        again.load(*method.state())
+        answers = [
+            evaluate(*one.network(t), task.validation, 10) for one in (method, again) for t, task in enumerate(stream)
+        ]
+        found.append((*method.state(), answers, method.sizes(), method.stored_bytes()))
+    (arrays, *rest), (expected, *expected_rest) = found
+    assert rest == expected_rest
+    assert list(arrays) == list(expected)
+    for entry, value in expected.items():
+        np.testing.assert_array_equal(arrays[entry], value, err_msg=entry)
 
 
 @pytest.mark.parametrize("change", [{}, {"prune_rule": "relativeAllLayerAllTask", "prune_values": (0.9,)}])

@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from ..backend import array_module
 from ..curvature import fisher_diagonal
 from ..layers import Sequential
@@ -86,4 +88,4 @@ def _weighted(a: Array, x: Array, b: Array, y: Array) -> Array:
     """(a x + b y) / (a + b) as x + b/(a + b) (y - x), and x where neither has a weight."""
     xp = array_module(a)
     total = a + b
-    return x + xp.where(total > 0, b / xp.maximum(total, xp.finfo(total.dtype).tiny), 0) * (y - x)
+    return x + xp.where(total > 0, b / xp.maximum(total, float(np.finfo(total.dtype).tiny)), 0) * (y - x)

@@ -32,5 +32,6 @@ class L2(SharedTrunk):
         """λ in every direction, towards the trunk as it is."""
         if not self.trunk:
             return {}
-        xp = array_module(next(iter(self.trunk.values())))
-        return {name: Pull(xp.full_like(self.trunk[name], self.strength), self.trunk[name]) for name in self.shared()}
+        found = {name: self.trunk[name] for name in self.shared()}
+        xp = array_module(next(iter(found.values())))
+        return {n: Pull(xp.full(where.shape, self.strength, dtype=where.dtype), where) for n, where in found.items()}
