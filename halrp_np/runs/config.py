@@ -5,11 +5,12 @@ A field's metadata may hold `help` and the bounds `min`, `max` (inclusive) and `
 """
 
 import dataclasses
+import functools
 import math
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, Union
 
@@ -20,6 +21,7 @@ Schema = TypeVar("Schema")
 
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _NOTHING = {"none", "null", ""}
+_hints: Callable[[Any], dict[str, Any]] = functools.cache(typing.get_type_hints)  # a class never changes
 
 
 class Row(NamedTuple):
@@ -44,7 +46,7 @@ def resolve(schema: type[Schema], *layers: tuple[str, Mapping[str, object]]) -> 
     Raises: ConfigError naming the key, the layer, what was expected and received, and for an unknown key the nearest.
     """
     fields = _fields(schema)
-    hints = typing.get_type_hints(schema)
+    hints = _hints(schema)
     values: dict[str, object] = {}
     for source, mapping in layers:
         for key, value in mapping.items():
@@ -69,7 +71,7 @@ def as_record(config: object) -> dict[str, Json]:
 
 def describe(schema: type[object]) -> list[Row]:
     """List the fields of a schema in their order: key, type with bounds, default, help."""
-    hints = typing.get_type_hints(schema)
+    hints = _hints(schema)
     return [
         Row(key, _describe_type(hints[key], field.metadata), _default_text(field), field.metadata.get("help", ""))
         for key, field in _fields(schema).items()

@@ -19,7 +19,7 @@ BASE_STEPS = ("stl", "mtl", "finetune", "l2", "ewc", "bn")
 
 
 def expected_seconds(jobs: Sequence[Job], progress: Progress | None = None) -> dict[str, float | None]:
-    """Seconds of each job by its name, run alone on all cores; None where its data cannot be had.
+    """Seconds of each job by its name, run alone on all cores; None on a GPU, or without its data.
 
     Training and evaluation count; choosing ranks, Fisher information, reading and saving are left out.
     """
@@ -33,7 +33,7 @@ def expected_seconds(jobs: Sequence[Job], progress: Progress | None = None) -> d
         if stream not in sizes:
             sizes[stream] = _estimate(job.config)
         estimate = sizes[stream]
-        if estimate is None:
+        if estimate is None or job.config.device.startswith("gpu"):
             found[job.name] = None
             continue
         estimate = replace(estimate, config=job.config)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from ..benchmarks.config import read_config
 from ..errors import ConfigError, HalrpError
+from ..methods import METHOD_SETTINGS, settings_used
 from ..runs import config as resolver
 from ..runs.record import CONFIG, RunFolder
 from .plan import Job
@@ -65,14 +66,18 @@ def _written(folder: RunFolder) -> object:
 
 
 def _same(job: Job, recorded: Mapping[str, Any], path: Path) -> None:
-    """Refuse a folder of other settings than the job's; what only data and machine decide may differ."""
+    """Refuse a folder of other settings than the job's; what only data and machine decide may differ.
+
+    So may what its method does not read: the usual value of another method's setting may be another one by now.
+    """
+    foreign = METHOD_SETTINGS - settings_used(job.config.method)
     asked = resolver.as_record(job.config)
     if not asked["tasks"]:
         asked["tasks"] = recorded["tasks"]
     if asked["device"] in ("auto", "gpu"):
         asked["device"] = recorded["device"]
     for key, value in asked.items():
-        if recorded.get(key) != value:
+        if key not in foreign and recorded.get(key) != value:
             raise ConfigError(
                 f"{path}: {key}",
                 expected=f"a run with {key} = {value}",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from ..backend.threads import processors
+from ..backend.threads import usable_cores
 from ..files import storage_error
 from ..runs import config as resolver
 from ..timing.processes import thread_variables
@@ -36,12 +36,27 @@ class Running:
     log: Path
     process: subprocess.Popen[bytes]
     began: float = field(default_factory=time.monotonic)
+    killed: bool = False
 
     def release(self) -> None:
         """Let go of the lifeline: the run stops at its next step with everything saved."""
         assert self.process.stdin is not None
         with contextlib.suppress(OSError):
             self.process.stdin.close()
+
+    def kill(self) -> None:
+        """End the process at once, unless it has ended by itself."""
+        self.killed = self.process.poll() is None
+        self.process.kill()
+        self.process.wait()
+
+    def outcome(self) -> Outcome:
+        """What became of the run, once its process has ended."""
+        seconds = time.monotonic() - self.began
+        if self.killed:
+            reason = "killed; everything up to the last checkpoint is saved"
+            return Outcome(self.job, self.folder, "stopped", reason, self.log, seconds)
+        return outcome_of(self.job, self.folder, self.log, self.process.returncode, seconds)
 
 
 def run_here(jobs: Sequence[Job], out: Path, *, at_once: int = 1, watcher: Watcher | None = None) -> list[Outcome]:
@@ -55,7 +70,7 @@ def run_here(jobs: Sequence[Job], out: Path, *, at_once: int = 1, watcher: Watch
     watcher = watcher or Watcher()
     outcomes, waiting = found_and_waiting(jobs, out)
     running: list[Running] = []
-    threads = max(1, processors() // max(1, min(at_once, len(waiting))))
+    threads = max(1, usable_cores() // max(1, min(at_once, len(waiting))))
     try:
         with _stopping(running):
             while waiting or running:
@@ -143,8 +158,7 @@ def _collect(running: list[Running], outcomes: dict[str, Outcome]) -> None:
     for one in [one for one in running if one.process.poll() is not None]:
         one.release()
         running.remove(one)
-        seconds = time.monotonic() - one.began
-        outcomes[one.job.name] = outcome_of(one.job, one.folder, one.log, one.process.returncode, seconds)
+        outcomes[one.job.name] = one.outcome()
 
 
 @contextlib.contextmanager
@@ -160,8 +174,7 @@ def _stopping(running: list[Running]) -> Iterator[None]:
                 one.process.wait()
         except KeyboardInterrupt:
             for one in running:
-                one.process.kill()
-                one.process.wait()
+                one.kill()
 
 
 def _rows(jobs: Sequence[Job], outcomes: dict[str, Outcome], running: list[Running], out: Path) -> list[Row]:

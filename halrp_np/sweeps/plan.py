@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from importlib import resources
 from itertools import product
@@ -98,12 +99,19 @@ def expand(
         chosen = {**chosen, **_checked(chosen.get("quick", {}), f"{where}: [quick]")}
     lists = {key: _words(chosen, key, where) for key in LISTS}
     lists["benchmarks"] = lists["benchmarks"] or ["pmnist"]
-    lists["methods"] = [known(method) for method in lists["methods"] or ["halrp"]]
+    for benchmark in lists["benchmarks"]:
+        find_benchmark(benchmark, f"{where}: benchmarks")
+    with _named(f"{where}: methods"):
+        lists["methods"] = [known(method) for method in lists["methods"] or ["halrp"]]
     lists["presets"] = _presets(lists["presets"] or ["paper"], where)
     orders = named_orders(_words(chosen, "orders", where) or ["A"], f"{where}: orders")
     seeds = named_seeds(chosen.get("seeds", 1), f"{where}: seeds")
     settings, grid = chosen.get("settings", {}), _grid(chosen.get("grid", {}), where)
-    _used_by_some([*settings, *grid], lists, where)
+    given: list[Layer] = [(f"{where}: [settings]", settings), *overrides]
+    for source, layer in (*given, (f"{where}: [grid]", grid)):
+        _used_by_some(layer, lists, source)
+    for source, layer in given:
+        _not_in_vain(layer, source, lists, grid)
     jobs: dict[str, Job] = {}
     networks: list[str | None] = [*lists["models"]] or [None]  # None: each benchmark's own
     named = product(lists["benchmarks"], lists["methods"], lists["presets"], networks, orders, seeds)
@@ -112,14 +120,14 @@ def expand(
             own: dict[str, object] = {"benchmark": benchmark, "method": method, "preset": _preset(method, preset)}
             own |= {"order": order, "seed": seed, **({} if model is None else {"model": model})}
             layers: list[Layer] = [
-                (f"{where}: [settings]", _read_by(settings, benchmark, method)),
-                *((source, _read_by(layer, benchmark, method)) for source, layer in overrides),
+                *((source, _read_by(layer, benchmark, method)) for source, layer in given),
                 (f"{where}: [grid]", point),
                 (where, own),
             ]
             config = resolve_config(*layers, quick=quick)
-            check_config(config)
             job = Job(run_name(config, quick=quick), config)
+            with _named(f"{where}: {job.name}"):
+                check_config(config)
             jobs.setdefault(job.name, job)
     return Sweep(name, str(chosen.get("title", name)), tuple(jobs.values()), chosen.get("figure"))
 
@@ -177,12 +185,10 @@ def _checked(content: object, where: str) -> dict[str, Any]:
         raise _wrong(where, "a table", repr(content), "Write [quick] on a line of its own.")
     for key, value in content.items():
         if key not in KEYS:
-            setting = key in {field.name for field in fields(RunConfig)}
-            advice = (
-                "Put it under [settings], or its values under [grid]." if setting else f"There are {', '.join(KEYS)}."
-            )
-            near = nearest(key, KEYS)
-            advice = f"Did you mean '{near}'?" if near else advice
+            near = f"{key}s" if f"{key}s" in KEYS else nearest(key, KEYS)
+            advice = f"Did you mean '{near}'?" if near else f"There are {', '.join(KEYS)}."
+            if f"{key}s" not in KEYS and key in {field.name for field in fields(RunConfig)}:
+                advice = "It is a setting: put it under [settings], or its values under [grid]."
             raise _wrong(f"{where}: key '{key}'", "a key of a sweep", repr(key), advice)
         if key in ("title", "figure") and not isinstance(value, str):
             raise _wrong(f"{where}: {key}", "text", repr(value), f'Write {key} = "...".')
@@ -240,7 +246,7 @@ def _read_by(settings: Mapping[str, Any], benchmark: str, method: str) -> dict[s
     return {key: value for key, value in settings.items() if key not in foreign and key not in absent}
 
 
-def _used_by_some(keys: Sequence[str], lists: Mapping[str, list[str]], where: str) -> None:
+def _used_by_some(keys: Iterable[str], lists: Mapping[str, list[str]], where: str) -> None:
     """Refuse a setting that no method and benchmark of the sweep reads; resolve_config refuses unknown ones."""
     for key in keys:
         pairs = product(lists["benchmarks"], lists["methods"])
@@ -253,11 +259,31 @@ def _used_by_some(keys: Sequence[str], lists: Mapping[str, list[str]], where: st
             )
 
 
+def _not_in_vain(keys: Iterable[str], where: str, lists: Mapping[str, list[str]], grid: Mapping[str, Any]) -> None:
+    """Refuse a setting that a list of the sweep or its grid decides."""
+    decided = {key: f"the list {name}" for name, key in LISTS.items() if key != "model" or lists[name]}
+    decided |= {"order": "the list orders", "seed": "the list seeds"} | dict.fromkeys(grid, "[grid]")
+    for key in keys:
+        if key in decided:
+            raise _wrong(
+                f"{where}: {key}", f"no value: {decided[key]} decides it", repr(key), f"Change {decided[key]} instead."
+            )
+
+
 def _points(grid: Mapping[str, list[Any]], benchmark: str, method: str) -> Iterator[dict[str, Any]]:
     """Every combination of those settings of the grid that this method and benchmark read."""
     own = _read_by(grid, benchmark, method)
     for values in product(*own.values()):
         yield dict(zip(own, values, strict=True))
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Put the place into a ConfigError that does not know it."""
+    try:
+        yield
+    except ConfigError as error:
+        raise _wrong(f"{where}: {error.where}", error.expected, error.received, error.next_step) from error
 
 
 def _wrong(where: str, expected: str, received: str, next_step: str) -> ConfigError:
