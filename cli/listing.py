@@ -93,14 +93,14 @@ def _steps(console: Console, rows: Sequence[Any]) -> None:
 
 def _times(console: Console, rows: Sequence[Any], times: Sequence[Any]) -> None:
     """What was measured, and what follows for the whole stream."""
-    from .screen import duration, say, say_table
+    from .screen import say, say_table
 
     lines = [
         (
             *_names(row),
             *(f"{1 / seconds:,.1f}" for seconds in (time.base_step, time.low_rank_step)),
             f"{1 / time.image:,.0f}",
-            duration(row.seconds(time)),
+            halrp_np.reports.duration(row.seconds(time)),
         )
         for row, time in zip(rows, times, strict=True)
     ]

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 import halrp_np
 
 from .protocol import say_protocol
-from .screen import LOUD, OFFICIAL, data_words, duration, say, say_data
+from .screen import LOUD, say, say_data
 
 
 class Pace:
@@ -97,7 +97,7 @@ class Lines(halrp_np.benchmarks.Reporter):
     def note(self, text: str) -> None:
         told = text.partition(",")[0].removeprefix("data: ") if text.startswith("data: ") else ""
         self.noted.add(told)
-        style = None if told and data_words(told) == OFFICIAL else LOUD
+        style = None if told and halrp_np.reports.data_words(told) == halrp_np.reports.OFFICIAL else LOUD
         with contextlib.suppress(RuntimeError):  # Ctrl-C in the middle of another print: the note can be missed
             say(self.console, text, style)
 
@@ -125,7 +125,7 @@ class Lines(halrp_np.benchmarks.Reporter):
         over = f", mean of {len(accuracies)} tasks {mean:.2f} %" if len(accuracies) > 1 else ""
         model = f", model grown by {growth:.1%}, ranks {' '.join(map(str, ranks))}" if ranks else ""
         left = self.pace.seconds_left() if position + 1 < len(self.pace.images) else None
-        wait = "" if left is None else f", about {duration(left)} left"
+        wait = "" if left is None else f", about {halrp_np.reports.duration(left)} left"
         done = f"task {position} learned ({position + 1} of {len(self.pace.images)})"
         self.say(f"{done}: accuracy {accuracies[-1]:.2f} %{over}{model}{wait}")
 

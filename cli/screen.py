@@ -16,7 +16,6 @@ import halrp_np
 
 PLAIN_WIDTH = 120  # of a table in a file or a pipe
 LOUD, HEAD, FAINT = "bold yellow", "bold", "dim"
-OFFICIAL = "the official files"
 
 
 def open_console() -> Console:
@@ -33,26 +32,9 @@ def say(console: Console, text: str, style: str | None = None, *, whole: bool = 
 
 def say_data(console: Console, provenance: str) -> None:
     """What the data is, one line for each kind of it, loudly unless the files are the official ones."""
-    kinds: dict[str, list[str]] = {}
-    for name in provenance.split(", "):
-        kinds.setdefault(data_words(name), []).append(name)
-    for words, names in kinds.items():
-        say(console, f"data: {', '.join(names)}, {words}", None if words == OFFICIAL else LOUD)
-
-
-def data_words(provenance: str) -> str:
-    """What the provenance of one data set means."""
-    name, _, kind = provenance.rpartition("-")
-    if provenance == "mnist-5k":
-        return "a SMALL SAMPLE of MNIST, 5,000 images: these results do not compare with published ones"
-    if kind == "synthetic":
-        return f"SYNTHETIC images made by this package, not {name}: these results mean nothing"
-    if kind == "other":
-        return f"a user's files of {name}'s format with OTHER content: results do not compare with published ones"
-    if kind == "custom":
-        return "the user's own images: results compare with no published ones"
-    sets = {known for row in halrp_np.BENCHMARKS.values() for known in row.data}
-    return OFFICIAL if provenance == "mnist-60k" or provenance in sets else "of unknown origin"
+    for words, names in halrp_np.reports.kinds_of_data(provenance).items():
+        official = words == halrp_np.reports.OFFICIAL
+        say(console, f"data: {', '.join(names)}, {words}", None if official else LOUD)
 
 
 def say_table(
@@ -86,20 +68,3 @@ def fitted(whole: Sequence[int], least: Sequence[int], room: int) -> list[int]:
     while sum(widths) > room and (free := [n for n, width in enumerate(widths) if width > least[n]]):
         widths[max(free, key=lambda n: widths[n])] -= 1
     return widths
-
-
-def memory(size: float) -> str:
-    """A number of bytes as people say it."""
-    return f"{size / 1e9:.1f} GB" if size >= 0.95e9 else f"{size / 1e6:,.0f} MB"
-
-
-def duration(seconds: float) -> str:
-    """A time as people say it."""
-    whole = round(seconds)
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

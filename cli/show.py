@@ -18,21 +18,6 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-MEASURES = {
-    "acc": "ACC: accuracy on all tasks at the end, mean (%)",
-    "aia": "mean of the accuracies after each task (%)",
-    "bwt": "BWT: change on earlier tasks since each was learned, mean",
-    "forgetting_all_tasks": "forgetting since each was learned, mean of all tasks",
-    "forgetting_avalanche": "forgetting since each was learned, mean of earlier tasks (Avalanche)",
-    "forgetting_released_summary": "forgetting as the released summary prints it",
-    "forgetting_chaudhry": "forgetting from the best before the end (Chaudhry)",
-    "forgetting_mammoth": "forgetting from the best, never negative (Mammoth)",
-}
-GROWTH = {
-    "released": "growth over task 0, counted as the released code does",
-    "honest": "growth over task 0, biases and running statistics counted too",
-    "bytes": "growth over task 0, bytes on disk",
-}
 CAUSES = {"factors": "by pruning", "batchnorm": "by BatchNorm"}
 SHORT = 13
 """Letters of a task's name over a column of numbers."""
@@ -59,8 +44,8 @@ def show_result(console: Console, path: Path) -> None:
     from .screen import say, say_data, say_table
 
     summary = halrp_np.runs.RunFolder.open(path).read_json("summary.json")
-    rows = [(MEASURES[name], measure(summary, name)) for name in RESULT]
-    rows += [(words, f"{summary['growth'][name]:.2%}") for name, words in GROWTH.items()]
+    rows = [(halrp_np.reports.MEASURE_WORDS[name], measure(summary, name)) for name in RESULT]
+    rows += [(words, f"{summary['growth'][name]:.2%}") for name, words in halrp_np.reports.GROWTH_WORDS.items()]
     rows += costs(summary)
     title = f"Result of {summary['benchmark']}, {summary['method']}, preset {summary['preset']}"
     learned = f"{summary['tasks_learned']} of {summary['tasks']} tasks"
@@ -292,15 +277,17 @@ def show_metrics(console: Console, run: Any) -> None:
     if not (run.path / "summary.json").is_file():
         return
     summary = run.read_json("summary.json")
-    rows = [(words, measure(summary, name), name) for name, words in MEASURES.items()]
-    rows += [(words, f"{summary['growth'][name]:.2%}", f"growth.{name}") for name, words in GROWTH.items()]
+    rows = [(words, measure(summary, name), name) for name, words in halrp_np.reports.MEASURE_WORDS.items()]
+    rows += [
+        (words, f"{summary['growth'][name]:.2%}", f"growth.{name}")
+        for name, words in halrp_np.reports.GROWTH_WORDS.items()
+    ]
     say_table(console, "Measures", ("measure", "value", "in summary.json"), rows, ("measure", "in summary.json"))
 
 
 def costs(summary: Row) -> list[tuple[str, str]]:
     """What the run took, as far as it is known."""
-    from .screen import duration, memory
-
+    duration, memory = halrp_np.reports.duration, halrp_np.reports.memory
     cost = summary["cost"]
     rows = [("time, learning and evaluating", duration(cost["learn_seconds"] + cost["evaluate_seconds"]))]
     if missing := cost.get("tasks_of_unknown_cost"):
@@ -320,10 +307,11 @@ def measure(summary: Row, name: str) -> str:
 
 def show_time(console: Console, run: Any) -> None:
     """What each task took; nothing else depends on it, so damage here is no error."""
-    from .screen import LOUD, duration, memory, say, say_table
+    from .screen import LOUD, say, say_table
 
     if not (run.path / "timing.json").is_file():
         return
+    duration, memory = halrp_np.reports.duration, halrp_np.reports.memory
     kinds = {"learn_seconds": duration, "evaluate_seconds": duration, "peak_memory_bytes": memory}
     rows: list[list[object]] = []
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import click
 
 import halrp_np
 
-from .errors import STOPPED
+from .errors import STOPPED, RefusedError
 from .progress import count
 from .subject import waiting, whole
 from .watching import open_watcher
@@ -52,6 +53,11 @@ def sweep_command(
     """
     from .screen import open_console, say, say_table
 
+    if scheduler is not None and at_once is not None:
+        raise RefusedError(
+            "halrp-np sweep: --jobs: expected no value beside --scheduler, whose workers say how many runs they take, "
+            f"received {at_once}. Leave one of them out."
+        )
     console = open_console()
     if source is None:
         say_table(
@@ -60,6 +66,8 @@ def sweep_command(
         say(console, "or a TOML file of your own: halrp-np sweep FILE.toml; `docs/sweeps.md` says what is in it")
         return 0
     sweep = halrp_np.sweeps.load(source, quick=quick, overrides=overrides(flags, assignments))
+    if sweep.figure:
+        halrp_np.reports.check_figure(sweep.figure)
     folder = Path(out or "runs")
     say_plan(console, sweep, folder, at_once or 1)
     if only_plan:
@@ -89,7 +97,7 @@ def overrides(flags: dict[str, Any], assignments: Sequence[str]) -> list[Layer]:
 
 def say_plan(console: Console, sweep: Any, folder: Path, at_once: int) -> None:
     """Every run with how it stands and what it will take."""
-    from .screen import duration, say, say_table
+    from .screen import say, say_table
 
     standings = {job.name: halrp_np.sweeps.standing(job, folder) for job in sweep.jobs}
     ahead = [job for job in sweep.jobs if standings[job.name] != "found"]
@@ -98,7 +106,9 @@ def say_plan(console: Console, sweep: Any, folder: Path, at_once: int) -> None:
     rows = []
     for job in sweep.jobs:
         seconds = expected.get(job.name)
-        rows.append((job.name, STANDINGS[standings[job.name]], "-" if seconds is None else duration(seconds)))
+        rows.append(
+            (job.name, STANDINGS[standings[job.name]], "-" if seconds is None else halrp_np.reports.duration(seconds))
+        )
     title = f"{sweep.title}: {count(len(sweep.jobs), 'run')} in {folder}"
     say_table(console, title, ("run", "", "expected"), rows, ("run", ""))
     known = [seconds for seconds in expected.values() if seconds is not None]
@@ -106,7 +116,8 @@ def say_plan(console: Console, sweep: Any, folder: Path, at_once: int) -> None:
         unknown = f", {count(len(expected) - len(known), 'run')} of unknown length left out" * (
             len(known) < len(expected)
         )
-        say(console, f"expected in all: {duration(sum(known))} on all cores of this machine{unknown}")
+        total = halrp_np.reports.duration(sum(known))
+        say(console, f"expected in all: {total} of training and evaluation on all cores{unknown}")
     if at_once > 1:
         say(console, f"{at_once} at a time, each on its share of the cores")
 
@@ -127,13 +138,16 @@ def say_end(console: Console, sweep: Any, outcomes: Sequence[Any], folder: Path)
         say(console, "the same command goes on with what was stopped")
         return STOPPED
     finished = [outcome.folder for outcome in outcomes if outcome.state in ("found", "done")]
-    if finished and sweep.figure:
+    if sweep.figure and counts["failed"]:
+        say(console, f"the figure {sweep.figure} is not drawn: it takes all runs", LOUD)
+    elif sweep.figure:
         drawn = halrp_np.reports.draw_figure(sweep.figure, halrp_np.reports.read_finished(finished)[0], folder)
         for line in drawn.notes:
             say(console, line)
         say(console, f"drawn: {drawn.picture}, its numbers: {drawn.table}", whole=True)
     if finished:
-        say(console, f"compare them: halrp-np compare {folder}; look at them: halrp-np report {folder}", whole=True)
+        named = shlex.quote(str(folder))
+        say(console, f"compare them: halrp-np compare {named}; look at them: halrp-np report {named}", whole=True)
     return 1 if counts["failed"] else 0
 
 

@@ -123,7 +123,7 @@ def show(settings: Any, found: dict[str, Any]) -> None:
 
 def show_steps(console: Console, found: dict[str, Any]) -> None:
     """A line for each thing timed again and again, and for each way PyTorch could do it better."""
-    from .screen import memory, say, say_table
+    from .screen import say, say_table
 
     compared = any("ratio" in found[name] for name in NAMES if name in found)
     beside = ["PyTorch", "ratio", "(quartiles)"] if compared else []
@@ -139,7 +139,7 @@ def show_steps(console: Console, found: dict[str, Any]) -> None:
             "\nfused Adam, merged, folded: what PyTorch can do better, by Adam(fused=True), one dense kernel a layer,"
             "\nand normalisation folded into the weights, as ours is",
         )
-    sizes = [f"{who} {memory(found['memory'][key])}" for who, key in memory_keys(found["memory"])]
+    sizes = [f"{who} {halrp_np.reports.memory(found['memory'][key])}" for who, key in memory_keys(found["memory"])]
     say(console, f"\nlargest size of the process: {', '.join(sizes)}", whole=True)
 
 
@@ -173,14 +173,14 @@ def with_quartiles(row: dict[str, Any], side: str, unit: str) -> str:
 
 def show_seconds(console: Console, name: str, row: dict[str, Any]) -> None:
     """Cold and warm seconds of whole processes."""
-    from .screen import memory, say, say_table
+    from .screen import say, say_table
 
     columns = ["halrp_np, cold", "halrp_np, warm"]
     cells = [with_quartiles(row, "cold", "s"), with_quartiles(row, "ours", "s")]
     if "ratio" in row:
         columns, cells = [*columns, "PyTorch", "ratio to warm", "(quartiles)"], [*cells, *against_cells(row, "s")]
     say_table(console, f"Seconds, {SECONDS[name]}", columns, [cells])
-    sizes = [f"{who} {memory(row[key])}" for who, key in memory_keys(row)]
+    sizes = [f"{who} {halrp_np.reports.memory(row[key])}" for who, key in memory_keys(row)]
     if sizes:
         say(console, f"\nlargest size of the process: {', '.join(sizes)}", whole=True)
     for who, key in (("halrp_np", "ours_accuracy"), ("PyTorch", "torch_accuracy")):

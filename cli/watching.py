@@ -13,7 +13,7 @@ from rich.table import Table
 import halrp_np
 
 from .progress import count
-from .screen import duration, say
+from .screen import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,7 +73,7 @@ class Board(Changes):
 
 def words(row: Any) -> str:
     """How one run stands."""
-    time = f", {duration(row.seconds)}" if row.seconds else ""
+    time = f", {halrp_np.reports.duration(row.seconds)}" if row.seconds else ""
     if row.state != "running" or row.progress is None or not row.progress.tasks:
         return WORDS[row.state] + time
     progress = row.progress

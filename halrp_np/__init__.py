@@ -29,6 +29,7 @@ __all__ = [
     "run",
     "run_subject",
     "runs",
+    "sweeps",
     "timing",
     "training",
     "use_threads",
@@ -51,7 +52,21 @@ _HOMES = {
 """Where each public object lives; the other public names are rooms of the package."""
 
 if TYPE_CHECKING:
-    from . import benchmarks, curvature, data, layers, losses, lowrank, methods, models, reports, runs, timing, training
+    from . import (
+        benchmarks,
+        curvature,
+        data,
+        layers,
+        losses,
+        lowrank,
+        methods,
+        models,
+        reports,
+        runs,
+        sweeps,
+        timing,
+        training,
+    )
     from .backend import Device, Streams, use_threads
     from .benchmarks import (
         BENCHMARKS,

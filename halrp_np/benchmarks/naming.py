@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..methods import METHOD_SETTINGS, settings_used
 from ..runs import as_text
 from ..runs import config as resolver
 from .config import RunConfig, resolve_config
@@ -18,7 +19,8 @@ NAMED = ("benchmark", "method", "preset", "seed")
 def changes(record: Mapping[str, Any], *, quick: bool = False) -> dict[str, Any]:
     """The settings of a run, as config.json holds them, that differ from those of its benchmark, network and preset.
 
-    `quick` takes those of --quick for usual too.
+    `quick` takes those of --quick for usual too. What the method does not read is no change: another version of this
+    package may have written another usual value there.
 
     Raises: ConfigError when the record names no benchmark, method, preset or network that there is.
     """
@@ -27,7 +29,9 @@ def changes(record: Mapping[str, Any], *, quick: bool = False) -> dict[str, Any]
     named.pop("model", None)
     usual = resolve_config(("config.json", named), quick=quick).model
     own = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
-    return {key: v for key, v in own.items() if v != (usual if key == "model" else getattr(plain, key, None))}
+    foreign = METHOD_SETTINGS - settings_used(plain.method)
+    read = {key: value for key, value in own.items() if key not in foreign}
+    return {key: v for key, v in read.items() if v != (usual if key == "model" else getattr(plain, key, None))}
 
 
 def run_name(config: RunConfig, *, quick: bool = False) -> str:

@@ -154,11 +154,14 @@ def _machines(groups: Sequence[Group]) -> list[str]:
                 names = found.setdefault(part, {}).setdefault(value, [])
                 if group.name not in names:
                     names.append(group.name)
+    parts: dict[str, list[str]] = {}  # by how they differ: several variables may say the same
+    for part, values in found.items():
+        if len(values) > 1:
+            how = "; ".join(f"{value} ({', '.join(names)})" for value, names in values.items())
+            parts.setdefault(how, []).append(part)
     return [
-        f"the environments differ in {part}, so times may not compare: "
-        + "; ".join(f"{value} ({', '.join(names)})" for value, names in values.items())
-        for part, values in found.items()
-        if len(values) > 1
+        f"the environments differ in {', '.join(names)}, so times may not compare: {how}"
+        for how, names in parts.items()
     ]
 
 

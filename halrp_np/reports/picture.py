@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,14 +89,21 @@ def draw(path: str | os.PathLike[str], panels: Mapping[str, Callable[[Axes], Non
     check_picture_path(path)
     if not panels:
         raise ConfigError(str(path), expected="something to draw", received="nothing", next_step="Name other layers.")
-    import matplotlib
-
     suffix, content = Path(path).suffix.lower(), io.BytesIO()
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # so that no matplotlibrc changes the picture
-        matplotlib.rcParams.update(STYLE)
+    with styled():
         _figure(panels, layout).savefig(content, format=suffix[1:], dpi=DPI, metadata=LEFT_OUT[suffix])
     write_whole(path, content.getvalue())
+
+
+@contextlib.contextmanager
+def styled(more: Mapping[Any, Any] | None = None) -> Iterator[None]:
+    """The style of every picture, and more, for as long as one is drawn."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # so that no matplotlibrc changes the picture
+        matplotlib.rcParams.update({**STYLE, **(more or {})})
+        yield
 
 
 def _figure(panels: Mapping[str, Callable[[Axes], None]], layout: Layout) -> Figure:

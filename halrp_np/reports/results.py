@@ -148,7 +148,9 @@ def _matrices(folder: RunFolder) -> dict[str, Matrix]:
     found: dict[str, Matrix] = {split: [] for split in SPLITS}
     if not (folder.path / "accuracy.csv").exists():
         return found
-    _, rows = folder.read_csv("accuracy.csv")
+    header, rows = folder.read_csv("accuracy.csv")
+    if lacking := {"after_task", "task", "split", "accuracy"} - set(header):
+        raise ValueError(f"accuracy.csv: no column {min(lacking)}")
     for row in rows:
         matrix = found[str(row["split"])]
         after, task, value = row["after_task"], row["task"], row["accuracy"]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import made_runs
-from halrp_np.errors import ConfigError
+from halrp_np.errors import ConfigError, ResumeError
 from halrp_np.reports import comparisons, plus_minus, read_finished, write_comparison_csv, write_comparison_latex
 from halrp_np.reports.compare import MEASURES, latex
 from halrp_np.runs import RunFolder
@@ -176,3 +176,9 @@ def test_several_benchmarks_are_compared_one_by_one(three: Path) -> None:
         compared(three)
     found = comparisons(read_finished([three])[0])
     assert sorted(one.title for one in found) == ["five-datasets", "pmnist"]
+
+
+def test_accuracies_without_their_columns_are_damage_and_not_an_unfinished_run(three: Path) -> None:
+    (next(three.iterdir()) / "accuracy.csv").write_text("something,else\n")
+    with pytest.raises(ResumeError, match="no column accuracy"):
+        read_finished([three])

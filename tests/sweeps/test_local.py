@@ -1,5 +1,6 @@
 """Runs on this machine: the same folders in one process after the other, at a time, and after every kind of end."""
 
+import json
 import os
 import signal
 import subprocess
@@ -123,6 +124,16 @@ def test_a_folder_of_other_settings_is_refused_before_anything_is_run(data_dir: 
     (tmp_path / second.name / "thesis.tex").write_text("")
     with pytest.raises(StorageError, match="expected a new or empty folder"):
         execute([second], tmp_path)
+
+
+def test_the_setting_of_another_method_may_differ(data_dir: Path, tmp_path: Path) -> None:
+    (job,) = runs.jobs(data_dir, settings={"stop_after": 1, "epochs": 1, "warmup_epochs": 1})
+    assert states(execute([job], tmp_path)) == ["done"]
+    path = tmp_path / job.name / "config.json"
+    content = json.loads(path.read_text())
+    content["config"]["ewc_strength"] = 12345.0
+    path.write_text(json.dumps(content))
+    assert standing(job, tmp_path) == "found"
 
 
 def test_only_a_folder_with_its_summary_is_finished(data_dir: Path, tmp_path: Path) -> None:
