@@ -130,10 +130,12 @@ def jobs_of(options: dict[str, Any]) -> Any:
 
 
 def numbers(text: str) -> Any:
-    """`3` as a number, `0,1,5` as a list; what is neither stays as it is, to be refused."""
+    """`3` as a number, `0,1,5` as a list."""
     words = [word.strip() for word in text.split(",")]
     if not all(word.isascii() and word.isdigit() and len(word) < 10 for word in words):
-        return text
+        raise refused(
+            "--seeds", "a number of seeds, or seeds with commas", f"'{text}'", "Write, for example, 3 or 0,1,5."
+        )
     return [int(word) for word in words] if len(words) > 1 else int(text)
 
 

@@ -141,14 +141,25 @@ def say_end(console: Console, sweep: Any, outcomes: Sequence[Any], folder: Path)
     if sweep.figure and counts["failed"]:
         say(console, f"the figure {sweep.figure} is not drawn: it takes all runs", LOUD)
     elif sweep.figure:
-        drawn = halrp_np.reports.draw_figure(sweep.figure, halrp_np.reports.read_finished(finished)[0], folder)
-        for line in drawn.notes:
-            say(console, line)
-        say(console, f"drawn: {drawn.picture}, its numbers: {drawn.table}", whole=True)
+        say_figure(console, sweep.figure, finished, folder)
     if finished:
         named = shlex.quote(str(folder))
         say(console, f"compare them: halrp-np compare {named}; look at them: halrp-np report {named}", whole=True)
     return 1 if counts["failed"] else 0
+
+
+def say_figure(console: Console, figure: str, finished: Sequence[Path], folder: Path) -> None:
+    """Draw the figure of the finished runs, or say why these make none."""
+    from .screen import LOUD, say
+
+    try:
+        drawn = halrp_np.reports.draw_figure(figure, halrp_np.reports.read_finished(finished)[0], folder)
+    except halrp_np.HalrpError as error:
+        say(console, f"the figure {figure} is not drawn: {error}", LOUD, whole=True)
+        return
+    for line in drawn.notes:
+        say(console, line)
+    say(console, f"drawn: {drawn.picture}, its numbers: {drawn.table}", whole=True)
 
 
 ENDS = {"found": "finished before", "done": "finished now", "failed": "failed", "stopped": "stopped"}

@@ -12,8 +12,9 @@ class Streams:
     """Independent generators derived from one seed by name, so that no draw of one purpose moves another.
 
     `Streams(7).generator("head", 3)` draws the fresh head of task 3: the same each time it is asked for, whatever else
-    was drawn before. Names in use: init, head, and `order PHASE`, `dropout PHASE` and `augment PHASE`
-    (numbered by task and epoch) for each phase of training.
+    was drawn before. Names in use: `order PHASE`, `dropout PHASE` and `augment PHASE` (numbered by
+    task and epoch) for each phase of training; init, head, probe, fisher, `augment fisher` (by task), curvature (by
+    boundary and task); bootstrap and chance, of comparisons; constants, images and labels, of fresh subjects.
     """
 
     def __init__(self, seed: int) -> None:

@@ -54,6 +54,13 @@ def check_config(config: RunConfig) -> None:
     check_stream_settings(config)
     check_pruning(config)
     check_curvature(config)
+    if config.method == "ewc" and config.norm == "batch":
+        raise ConfigError(
+            "norm",
+            expected="running under method=ewc: batch statistics give samples no gradients of their own",
+            received="batch",
+            next_step="Add --set norm=running, or choose another method.",
+        )
 
 
 def check_stream(config: RunConfig, stream: Stream, device: Device) -> None:
@@ -63,9 +70,10 @@ def check_stream(config: RunConfig, stream: Stream, device: Device) -> None:
     that no training set fills or that hold one image.
     """
     new_method(config, stream.tasks[0].train.shape, device)
+    together = sum(len(task.train) for task in stream.tasks[: config.stop_after or None])
     for task in stream.tasks:
         builder_of(config, task.train.shape)(task.classes)
-        check_batches(config, task)
+        check_batches(config, task, together if config.method == "mtl" else len(task.train))
 
 
 def check_fast_math(config: RunConfig, device: Device) -> None:
@@ -108,14 +116,15 @@ def check_ignored(config: RunConfig) -> None:
     Raises: ConfigError naming both.
     """
     for key, without_effect, switch, value in (
-        ("momentum", 0.0, "optimizer", "sgd"),
-        ("gamma", 1.0, "gamma_rule", "fixed"),
-        ("ewc_decay", 1.0, "ewc_online", True),
+        ("momentum", 0, "optimizer", "sgd"),
+        ("gamma", 1, "gamma_rule", "fixed"),
+        ("ewc_decay", 1, "ewc_online", True),
+        ("s_fit", "least-squares", "scalings", True),
     ):
         if getattr(config, key) != without_effect and getattr(config, switch) != value:
             raise ConfigError(
                 key,
-                expected=f"{without_effect:g} under {switch}={getattr(config, switch)}, which does not use it",
+                expected=f"{without_effect} under {switch}={getattr(config, switch)}, which does not use it",
                 received=str(getattr(config, key)),
                 next_step=f"Add --set {switch}={value}, or leave {key} out.",
             )
@@ -175,12 +184,14 @@ def check_curvature(config: RunConfig) -> None:
         )
 
 
-def check_batches(config: RunConfig, task: Task) -> None:
+def check_batches(config: RunConfig, task: Task, images: int) -> None:
     """Refuse batches of one image, in which batch normalisation would divide by a variance of zero.
+
+    `images` is how many one epoch shows: the task's, or where tasks are learned together, those of all.
 
     Raises: ConfigError, also when dropping the last partial batch leaves none.
     """
-    size, images = config.batch_size, len(task.train)
+    size = config.batch_size
     plan = PhasePlan(task.position, "check", 1, size, config.learning_rate, 1.0, drop_last=config.drop_last)
     plan.steps_per_epoch(images)
     asked = [("training", images)] if not config.drop_last else []

@@ -20,9 +20,9 @@ SPLITS = ("test", "validation")
 class Evaluation:
     """Top-1 accuracies in percent of learned tasks, on both splits.
 
-    Task 0 never changes, and a later one only when it is pruned again. The same numbers on the same images give the
-    same accuracy, so what a network answered before is taken over; its numbers, not its arrays, say whether it is the
-    same. Nothing of this is saved: a run that goes on asks every network once.
+    Under HALRP task 0 never changes, and a later one only when it is pruned again. The same numbers on the same images
+    give the same accuracy, so what a network answered before is taken over; its numbers, not its arrays, say whether it
+    is the same. Nothing of this is saved: a run that goes on asks every network once.
     """
 
     def __init__(self, method: Method, feeds: Feeds, batch: int) -> None:

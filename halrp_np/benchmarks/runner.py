@@ -158,11 +158,13 @@ class Run:
         phases, learn_seconds, trained = self.session.phase_seconds(), self.session.elapsed(), time.monotonic()
         seen = self.stream.tasks[: task.position + 1]
         self.evaluate_seen(seen)
+        evaluated, peak = time.monotonic(), self.device.memory()
         self.look_back(seen)
         self.capacity += tables.capacity_rows(task.position, self.method)
-        cost: tables.Cost = {"learn_seconds": learn_seconds, "evaluate_seconds": time.monotonic() - trained}
+        cost: tables.Cost = {"learn_seconds": learn_seconds, "evaluate_seconds": evaluated - trained}
+        cost["look_back_seconds"] = time.monotonic() - evaluated  # no part of the method's time
         known = {} if phases is None else {"phases": phases}
-        self.timing.append({**cost, "peak_memory_bytes": self.device.memory(), **known})
+        self.timing.append({**cost, "peak_memory_bytes": peak, **known})
         self.save(task)
         self.reporter.task(task.position, self.accuracy["test"][-1], self.growth()["released"], self.ranks())
 

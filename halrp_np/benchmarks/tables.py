@@ -15,6 +15,8 @@ Cost = dict[str, Any]
 """What one task took: the numbers of COSTS and, where they are known, `phases`, seconds by the phase's name."""
 
 COSTS = ("learn_seconds", "evaluate_seconds", "peak_memory_bytes")
+LATER = ("phases", "look_back_seconds")
+"""What older files do not say of a task."""
 
 CAPACITY_HEADER = (
     "after_task",
@@ -129,7 +131,7 @@ def _is_cost(row: Any) -> bool:
     """Whether this is what `write_timing` writes of a task."""
     if not isinstance(row, dict):
         return False
-    numbers = {key: value for key, value in row.items() if key != "phases"}
+    numbers = {key: value for key, value in row.items() if key not in LATER}
     phases = row.get("phases", {})
     return (
         set(numbers) == set(COSTS)

@@ -34,13 +34,13 @@ class TaskSize:
     the method keeps only to learn further tasks, all of it with the newest one.
     """
 
-    scalings: int
-    factors_sparse: int
-    factors_dense: int
-    batchnorm: int
-    head: int
-    bias: int
-    running_stats: int
+    scalings: int = 0
+    factors_sparse: int = 0
+    factors_dense: int = 0
+    batchnorm: int = 0
+    head: int = 0
+    bias: int = 0
+    running_stats: int = 0
     weights: int = 0
     training_state: int = 0
 

@@ -2,7 +2,8 @@
 
 Objective of task t ≥ 1: min over θ and the task's head of L_t(θ) + ½ λ Σ_{k<t} Σ_i F_i^k (θ_i - θ_i^k)² (and
 ½ λ_W Σ_l ‖W_l‖²), with θ^k where task k ended and F^k = (1/N) Σ_n g_n² there, g_n the gradient of sample n alone, in
-evaluation mode; θ all shared parameters, heads not among them.
+evaluation mode; θ all shared parameters, heads not among them. Running statistics are no parameters: nothing holds
+them, and an old task is answered with the newest ones.
 
 The sum over k is one quadratic: with F = Σ_k F^k and θ̄ = Σ_k F^k θ^k / F it is Σ_i F_i (θ_i - θ̄_i)² but for a constant,
 so two arrays are kept however many tasks there are. Online: F ← γ F + F^t, and θ̄ is where the newest task ended.

@@ -1,7 +1,8 @@
 """L2: one network, each task held near where the task before left it.
 
 Objective of task t ≥ 1: min over θ and the task's head of L_t(θ) + ½ λ ‖θ - θ_{t-1}‖² (and ½ λ_W Σ_l ‖W_l‖²), θ all
-shared parameters, heads not among them. θ_{t-1} is where task t starts, so nothing is kept between tasks.
+shared parameters, heads not among them. θ_{t-1} is where task t starts, so nothing is kept between tasks. Running
+statistics are no parameters: nothing holds them, and an old task is answered with the newest ones.
 
 Reference: the baseline of Kirkpatrick et al., arXiv 1612.00796; Hsu et al., arXiv 1810.12488.
 """

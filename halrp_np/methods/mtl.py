@@ -97,13 +97,7 @@ class MultiTask(Learned):
         heads = [self.tensors(position) for position in range(1, self.learned)]
         return [
             TaskSize(
-                scalings=0,
-                factors_sparse=0,
-                factors_dense=0,
-                batchnorm=0,
                 head=sum(int(value.size) for name, value in own.items() if kind_of(name) == "head"),
-                bias=0,
-                running_stats=0,
             )
             for own in heads
         ]

@@ -45,7 +45,9 @@ class EwcSettings(TrainingSettings):
     fisher_labels: Literal["true", "predicted", "sampled"] = setting(
         "sampled", "labels of each sample's gradient: the data's, the network's first, or drawn from its softmax"
     )
-    fisher_images: int = setting(0, "first training images for the Fisher information; 0 for all", min=0)
+    fisher_images: int = setting(
+        0, "first training images, in the stream's order, for the Fisher information; 0 for all", min=0
+    )
     ewc_online: bool = setting(False, "one running Fisher matrix, centred at the newest parameters")
     ewc_decay: float = setting(1.0, "factor on the running Fisher matrix a task, under ewc_online", min=0.0, max=1.0)
 

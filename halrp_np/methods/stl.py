@@ -57,9 +57,6 @@ class SingleTask(Learned):
         """What each later task adds: a whole network."""
         return [
             TaskSize(
-                scalings=0,
-                factors_sparse=0,
-                factors_dense=0,
                 batchnorm=entries(own, "gamma", "beta"),
                 head=head_entries(own),
                 bias=entries(own, "bias"),

@@ -46,9 +46,9 @@ class SharedTrunk(Learned):
         trained = self.trainer.phase(
             "task", model, start, task, hooks, penalties=self.trainer.decay(layer_names(model)), pulls=self.pulls()
         )
+        self.remember(model, trained, task)
         self.trunk = {name: value for name, value in trained.items() if kind_of(name) != "head"}
         self.heads.append({name: value for name, value in trained.items() if kind_of(name) == "head"})
-        self.remember(model, trained, task)
 
     def pulls(self) -> Mapping[str, Pull]:
         """What holds the trunk in place while the next task is learned."""
@@ -81,13 +81,7 @@ class SharedTrunk(Learned):
         last = len(self.heads) - 1
         return [
             TaskSize(
-                scalings=0,
-                factors_sparse=0,
-                factors_dense=0,
-                batchnorm=0,
                 head=head_entries(head),
-                bias=0,
-                running_stats=0,
                 training_state=sum(int(value.size) for value in self.kept().values()) if t == last else 0,
             )
             for t, head in enumerate(self.heads)
@@ -95,10 +89,10 @@ class SharedTrunk(Learned):
 
     def stored_bytes(self) -> list[int]:
         """Bytes on disk: the trunk with the first head, then each head, the newest with what is kept besides."""
-        found = [_bytes(head) for head in self.heads]
-        found[0] += _bytes(self.trunk)
-        found[-1] += _bytes(self.kept())
-        return found
+        first, *later = (_bytes(head) for head in self.heads)
+        if later:
+            later[-1] += _bytes(self.kept())
+        return [_bytes(self.trunk) + first, *later]
 
     def state(self) -> tuple[HostArrays, dict[str, Any]]:
         """Everything learned so far: `trunk/name`, `heads/task/name`, `kept/name`, and JSON values."""

@@ -62,6 +62,8 @@ def read_result(path: str | os.PathLike[str]) -> RunResult:
         learned = len(accuracy["test"])
         sizes = protocol["sizes"][:learned]
         asked = min(config["stop_after"] or protocol["tasks"], protocol["tasks"])
+        summary = folder.read_json("summary.json") if (folder.path / "summary.json").exists() else {}
+        told = summary["tasks_learned"] if (folder.path / "summary.json").exists() else 0  # it is written last
         return RunResult(
             folder.path,
             config,
@@ -70,9 +72,9 @@ def read_result(path: str | os.PathLike[str]) -> RunResult:
             accuracy,
             [int(size["identity"]) for size in sizes],
             [str(size["name"]) for size in sizes],
-            folder.read_json("summary.json") if learned else {},
+            summary,
             _timing(folder, learned),
-            0 < asked == learned,
+            0 < asked == learned == told,
         )
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise ResumeError(

@@ -64,7 +64,7 @@ def paired(differences: Sequence[float]) -> Paired:
     pairs = len(differences)
     if pairs < 2:
         return Paired(pairs, math.fsum(differences) if pairs else None, undefined=NEEDS_PAIRS)
-    equal = float(np.ptp(differences)) == 0
+    equal = float(np.ptp(differences)) <= 1e-9 * max(map(abs, differences))  # but for rounding
     reason = "t-test: all differences are equal" if equal else ""
     difference = math.fsum(differences) / pairs
     return Paired(pairs, difference, None if equal else t_test(differences), sign_flip(differences), undefined=reason)

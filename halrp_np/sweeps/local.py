@@ -24,6 +24,7 @@ from .plan import Job
 from .worker import STOPPED
 
 LOGS = "logs"
+BEGINS = b"== begins"
 PAUSE = 0.25  # seconds between two looks at the processes
 
 
@@ -114,6 +115,8 @@ def start(job: Job, out: Path, threads: int) -> Running:
     except OSError as error:
         raise storage_error(log, error) from error
     with said:
+        said.write(BEGINS + b"\n")
+        said.flush()
         return Running(job, out / job.name, log, process_of(job, out / job.name, thread_variables(threads), said))
 
 
@@ -145,9 +148,10 @@ def outcome_of(job: Job, folder: Path, log: Path, code: int, seconds: float) -> 
 
 
 def last_words(log: Path, code: int) -> str:
-    """The last line that a failed run left in its log."""
+    """The last line that a failed run left in its log since it began."""
     with contextlib.suppress(OSError):
-        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        said = log.read_bytes().rpartition(BEGINS)[2].decode(errors="replace")
+        lines = [line.strip() for line in said.splitlines() if line.strip()]
         if code > 0 and lines:
             return lines[-1]
     return f"killed by signal {-code}" if code < 0 else f"exit code {code}"

@@ -45,7 +45,9 @@ def pack(folder: Path) -> Parcel | None:
 
 
 def unpack(parcel: Parcel, folder: Path) -> None:
-    """Put the files in place of `folder`, all at once: whoever looks finds what was there before, or all of them.
+    """Put the files in place of `folder`, all at once.
+
+    Until they are whole, what was there stays; if putting them there fails, it comes back.
 
     Raises: StorageError when they are not what was packed, or cannot be written.
     """
@@ -62,7 +64,12 @@ def unpack(parcel: Parcel, folder: Path) -> None:
                 archive.extractall(fresh)
             if folder.exists():
                 folder.rename(old)
-            fresh.rename(folder)
+            try:
+                fresh.rename(folder)
+            except BaseException:  # Ctrl-C too
+                if old.exists() and not folder.exists():
+                    old.rename(folder)
+                raise
     except zipfile.BadZipFile as error:
         raise _damaged(folder, "a ZIP archive", str(error)) from error
     except OSError as error:

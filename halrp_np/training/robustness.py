@@ -93,13 +93,15 @@ def chance(P: Accuracies, draws: int, generator: np.random.Generator) -> Measure
     """Measures that as many orders with as many seeds would show if the order did nothing, `draws` times.
 
     Shapes: P (R, S, T) -> (draws, T), (draws,), (draws,).
-    Math:   e^{r,s} = √(S/(S-1)) (P^{r,s} - P^r), a vector over the tasks; each draw takes R·S of all these at random,
-            with replacement, averages S of them for each order, and measures the R averages. The factor makes up for
-            the mean being that of the same S runs.
+    Math:   e^{r,s} = √(R S / ((R-1)(S-1))) (P^{r,s} - P^r - P^s + P), a vector over the tasks, with P^s the mean over
+            the orders and P over all; each draw takes R·S of all these at random, with replacement, averages S of
+            them for each order, and measures the R averages. What a seed does alike in every order moves no OPD, so
+            it is no part of the residual; the factor makes up for the means being those of the same runs.
     """
     orders, seeds, tasks = P.shape
-    residuals = (P - P.mean(axis=1, keepdims=True)) * np.sqrt(seeds / (seeds - 1))
-    residuals = residuals.reshape(orders * seeds, tasks)
+    rows, columns, whole = (P.mean(axis=axis, keepdims=True) for axis in (1, 0, (0, 1)))
+    factor = np.sqrt(orders * seeds / ((orders - 1) * (seeds - 1)))
+    residuals = (factor * (P - rows - columns + whole)).reshape(orders * seeds, tasks)
     means = np.empty((draws, orders, tasks))
     for order in range(orders):
         means[:, order] = _mean_of(residuals, generator.integers(orders * seeds, size=(draws, seeds)))
@@ -107,14 +109,14 @@ def chance(P: Accuracies, draws: int, generator: np.random.Generator) -> Measure
 
 
 def bootstrap(P: Accuracies, draws: int, generator: np.random.Generator) -> Measures:
-    """Measures with the seeds of each order drawn anew, with replacement, `draws` times.
+    """Measures with the seeds, the same for every order, drawn anew with replacement, `draws` times.
 
     Shapes: P (R, S, T) -> (draws, T), (draws,), (draws,).
     """
     orders, seeds, tasks = P.shape
-    means = np.empty((draws, orders, tasks))
+    means, chosen = np.empty((draws, orders, tasks)), generator.integers(seeds, size=(draws, seeds))
     for order in range(orders):
-        means[:, order] = _mean_of(P[order], generator.integers(seeds, size=(draws, seeds)))
+        means[:, order] = _mean_of(P[order], chosen)
     return measures(means)
 
 
@@ -125,10 +127,13 @@ def robustness(table: Table, *, seed: int = 0, draws: int = DRAWS) -> Robustness
     """
     P, seeds, tasks = as_array(table)
     undefined: dict[str, str] = {}
+    lacking = [] if len(seeds) > 1 else ["needs two seeds of each order"]
     if len(table) < 2:
-        undefined.update(dict.fromkeys(("value", "low", "high", "chance", "chance_95"), "needs two orders"))
+        undefined["value"] = "needs two orders"
+        lacking.insert(0, "needs two orders")
+    if lacking:
+        undefined.update(dict.fromkeys(("low", "high", "chance", "chance_95"), " and ".join(lacking)))
     if len(seeds) < 2:
-        undefined.update(dict.fromkeys(("low", "high", "chance", "chance_95"), "needs two seeds of each order"))
         undefined["same_order"] = "needs two seeds of the same order"
     found: dict[str, Measures] = {"value": measures(P.mean(axis=1))}
     if "low" not in undefined:

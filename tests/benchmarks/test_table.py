@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from halrp_np import BENCHMARKS, RunConfig, resolve_config, run
+from halrp_np import BENCHMARKS, Device, RunConfig, resolve_config, run
 from halrp_np.benchmarks import checks, open_stream
 from halrp_np.benchmarks.catalog import STREAM_SETTINGS, find_benchmark
 from halrp_np.benchmarks.table import ROWS, models_of, settings_of
@@ -144,7 +144,24 @@ def test_batches_of_one_are_refused_in_evaluation_by_batch_statistics() -> None:
     (task, *_), _ = open_stream(config)[0].tasks, None
     lonely = dataclasses.replace(config, batch_size=len(task.test) - 1)
     with pytest.raises(ConfigError, match=r"last batch of 1 of .* images"):
-        checks.check_batches(lonely, task)
+        checks.check_batches(lonely, task, len(task.train))
+
+
+def test_batches_of_tasks_learned_together_are_those_of_all_images() -> None:
+    """Three tasks of odd sizes leave no image alone where they are joined, or leave one where none of them does."""
+    config = resolve_config(("test", {"benchmark": "cifar100-split", "data": "sample", "method": "mtl"}))
+    stream, device = open_stream(config)[0], Device("cpu")
+    images = sum(len(task.train) for task in stream.tasks)
+    lonely = dataclasses.replace(config, batch_size=images - 1)
+    with pytest.raises(ConfigError, match=r"last batch of 1 of .* training images"):
+        checks.check_stream(lonely, stream, device)
+    checks.check_stream(dataclasses.replace(config, batch_size=len(stream.tasks[0].train) - 1), stream, device)
+
+
+def test_ewc_is_refused_where_samples_have_no_gradients_of_their_own() -> None:
+    config = resolve_config(("test", {"benchmark": "five-datasets", "preset": "official", "method": "ewc"}))
+    with pytest.raises(ConfigError, match="norm: expected running under method=ewc"):
+        checks.check_config(config)
 
 
 def test_provenance_tells_a_resume_where_to_look() -> None:

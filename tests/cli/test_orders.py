@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 from halrp_np_cli import orders
+from halrp_np_cli.errors import RefusedError
 
 import halrp_np
 import made_runs
@@ -109,7 +110,8 @@ def test_ctrl_c_says_how_to_go_on(written: Path, invoke: Invoke, executed: list[
 def test_words_of_seeds() -> None:
     assert orders.numbers("3") == 3
     assert orders.numbers("0, 1,5") == [0, 1, 5]
-    assert orders.numbers("1,,2") == "1,,2"
+    with pytest.raises(RefusedError, match="3 or 0,1,5"):
+        orders.numbers("1,,2")
 
 
 @pytest.mark.parametrize(
