@@ -56,7 +56,14 @@ def test_a_numpy_that_does_not_name_its_blas(report: dict[str, Any], monkeypatch
 
 
 def test_without_proc_and_affinity_the_environment_is_vaguer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "read_text", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError()))
+    read = Path.read_text
+
+    def without_proc(path: Path, *args: Any, **kwargs: Any) -> str:
+        if path == Path("/proc/cpuinfo"):
+            raise FileNotFoundError
+        return read(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", without_proc)
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     found = environment()
     assert found["processor"]["cores_usable"] == os.cpu_count()
